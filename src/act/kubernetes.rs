@@ -1,0 +1,99 @@
+//! Actions on the API server.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+    core::DynamicObject,
+};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{API_DEADLINE, Error};
+use crate::{
+    api::{ClusterMigration, FIELD_MANAGER, FINALIZER, LABEL_ROLE},
+    postgres::MemberName,
+    resources::Wanted,
+};
+
+async fn within<T>(what: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match timeout(API_DEADLINE, call).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(because)) => Err(Error::Api {
+            what: what.to_owned(),
+            because,
+        }),
+        Err(_) => Err(Error::Deadline { what: what.to_owned() }),
+    }
+}
+
+fn namespace(migration: &ClusterMigration) -> &str {
+    migration.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+/// Applies an object; the fields that it names are the operator's.
+pub(super) async fn apply(client: &Client, migration: &ClusterMigration, object: &Wanted) -> Result<(), Error> {
+    let resource = object.kind.api_resource();
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace(migration), &resource);
+    let parameters = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
+    let what = format!("{} {}", resource.kind, object.name);
+    within(&what, api.patch(&object.name, &parameters, &Patch::Apply(&object.body))).await?;
+    Ok(())
+}
+
+/// Labels the pod of a member with its observed role, by which the Services find it.
+pub(super) async fn label_role(
+    client: &Client,
+    migration: &ClusterMigration,
+    member: &MemberName,
+    role: &str,
+) -> Result<(), Error> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(migration));
+    let name = format!("{member}-0");
+    let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL_ROLE: role}}}));
+    within(
+        &format!("the role of pod {name}"),
+        pods.patch(&name, &PatchParams::default(), &patch),
+    )
+    .await?;
+    Ok(())
+}
+
+/// Adds the finalizer, so that a deletion is seen before the resource is gone.
+///
+/// # Errors
+/// The API server refuses or does not answer.
+pub async fn add_finalizer(client: &Client, migration: &ClusterMigration) -> Result<ClusterMigration, Error> {
+    let mut finalizers = migration.finalizers().to_vec();
+    finalizers.push(FINALIZER.to_owned());
+    patch_finalizers(client, migration, &finalizers).await
+}
+
+/// Removes the finalizer.
+pub(super) async fn remove_finalizer(client: &Client, migration: &ClusterMigration) -> Result<(), Error> {
+    let finalizers: Vec<String> = migration
+        .finalizers()
+        .iter()
+        .filter(|name| *name != FINALIZER)
+        .cloned()
+        .collect();
+    patch_finalizers(client, migration, &finalizers).await.map(|_| ())
+}
+
+/// The resource version in the patch makes it fail where somebody else changed the list meanwhile.
+async fn patch_finalizers(
+    client: &Client,
+    migration: &ClusterMigration,
+    finalizers: &[String],
+) -> Result<ClusterMigration, Error> {
+    let api: Api<ClusterMigration> = Api::namespaced(client.clone(), namespace(migration));
+    let patch = Patch::Merge(json!({"metadata": {
+        "finalizers": finalizers,
+        "resourceVersion": migration.metadata.resource_version,
+    }}));
+    within(
+        "the finalizer",
+        api.patch(&migration.name_any(), &PatchParams::default(), &patch),
+    )
+    .await
+}

@@ -1,0 +1,143 @@
+//! Act: carries out what was decided. Each action is idempotent and has a deadline; what it changed is observed, never assumed.
+
+mod kubernetes;
+mod postgres;
+
+pub use kubernetes::add_finalizer;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Client;
+
+use crate::{
+    api::{ClusterMigration, Marker},
+    decide::Action,
+    observe::{Credentials, Sessions, Snapshot},
+    postgres::Lsn,
+};
+
+/// How long the API server may take for one call.
+const API_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why an action was not done, or its outcome is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refuses.
+    #[error("applying {what} failed: {because}")]
+    Api {
+        /// The object.
+        what: String,
+        /// What the API server said.
+        because: kube::Error,
+    },
+    /// The API server does not answer.
+    #[error("applying {what} gave no answer within {} s; its outcome is unknown", API_DEADLINE.as_secs())]
+    Deadline {
+        /// The object.
+        what: String,
+    },
+    /// A server refuses or does not answer.
+    #[error("on {member}, {because}")]
+    Postgres {
+        /// The member.
+        member: String,
+        /// What went wrong.
+        because: crate::postgres::Error,
+    },
+    /// What was decided on is not so any more.
+    #[error("{0}")]
+    Outdated(String),
+}
+
+/// What actions did that status must remember.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// A marker that was written.
+    pub marker: Option<Marker>,
+    /// System identifier and clone source, frozen from now on.
+    pub identity: Option<(String, String)>,
+    /// The resource was let go and may be gone.
+    pub let_go: bool,
+}
+
+/// Hands of the operator.
+pub struct Actor<'a> {
+    /// Client of the API server.
+    pub client: &'a Client,
+    /// Sessions to the servers.
+    pub sessions: &'a Sessions,
+    /// Logins; none while the Secrets are unusable.
+    pub credentials: Option<&'a Credentials>,
+    /// What the decision was made from.
+    pub seen: &'a Snapshot,
+}
+
+impl Actor<'_> {
+    /// Carries out actions in order and stops at the first that fails.
+    ///
+    /// # Errors
+    /// The first action that failed or whose outcome is unknown.
+    pub async fn act(&self, actions: &[Action]) -> Result<Effects, Error> {
+        let mut effects = Effects::default();
+        for action in actions {
+            tracing::debug!(?action, "acting");
+            self.act_once(action, &mut effects).await?;
+        }
+        Ok(effects)
+    }
+
+    async fn act_once(&self, action: &Action, effects: &mut Effects) -> Result<(), Error> {
+        match action {
+            Action::Apply(object) => kubernetes::apply(self.client, self.migration(), object).await,
+            Action::BeginSeeding {
+                system_identifier,
+                clone_source,
+            } => {
+                effects.identity = Some((system_identifier.clone(), clone_source.to_string()));
+                Ok(())
+            }
+            Action::LabelRole { member, role } => {
+                kubernetes::label_role(self.client, self.migration(), member, role).await
+            }
+            Action::LetGo => {
+                kubernetes::remove_finalizer(self.client, self.migration()).await?;
+                effects.let_go = true;
+                Ok(())
+            }
+            Action::WriteMarker { on } => {
+                effects.marker = Some(marker(self.write_marker(on).await?));
+                Ok(())
+            }
+            Action::Prepare {
+                primary,
+                leader,
+                canary,
+            } => {
+                effects.marker = Some(marker(self.prepare(primary, leader, canary.as_deref()).await?));
+                Ok(())
+            }
+            Action::EnsureSlot { on, slot } => self.ensure_slot(on, slot).await,
+            Action::DropSlot { on, slot } => self.drop_slot(on, slot).await,
+            Action::Follow { member, upstream, slot } => self.follow(member, upstream, slot).await,
+            Action::Arm { member, upstream, slot } => self.arm(member, upstream, slot).await,
+            Action::Disarm { member } => self.disarm(member).await,
+            Action::Stop { member, command } => self.stop(member, command.as_deref()).await,
+            Action::Checkpoint { member } => self.checkpoint(member).await,
+            Action::Promote { member, proven } => self.promote(member, *proven).await,
+            Action::Analyze { member } => self.analyze(member).await,
+        }
+    }
+
+    const fn migration(&self) -> &ClusterMigration {
+        &self.seen.migration
+    }
+}
+
+fn marker(lsn: Lsn) -> Marker {
+    Marker {
+        lsn: lsn.to_string(),
+        time: Timestamp::now(),
+        replayed_time: None,
+    }
+}

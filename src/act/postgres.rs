@@ -1,0 +1,145 @@
+//! Actions on servers.
+
+use std::sync::Arc;
+
+use super::{Actor, Error};
+use crate::{
+    api::Side,
+    observe::Member,
+    postgres::{self, Conninfo, Login, Lsn, MemberName, Session, SlotName},
+};
+
+impl Actor<'_> {
+    fn place(&self, name: &MemberName) -> Result<(&Member, &Login), Error> {
+        let member = self
+            .seen
+            .member(name.as_str())
+            .ok_or_else(|| Error::Outdated(format!("{name} is not in the specification any more")))?;
+        let credentials = self
+            .credentials
+            .ok_or_else(|| Error::Outdated("the Secrets are not usable any more".to_owned()))?;
+        let login = match member.side {
+            Side::Source => &credentials.source,
+            Side::Target => &credentials.target,
+        };
+        Ok((member, login))
+    }
+
+    async fn session(&self, name: &MemberName) -> Result<Arc<Session>, Error> {
+        let (member, login) = self.place(name)?;
+        self.sessions.get(login, &member.address).await.map_err(on(name))
+    }
+
+    /// A connection string with the login that both sides share.
+    fn complete(&self, conninfo: &Conninfo) -> Result<Conninfo, Error> {
+        let credentials = self
+            .credentials
+            .ok_or_else(|| Error::Outdated("the Secrets are not usable any more".to_owned()))?;
+        Ok(Conninfo {
+            user: credentials.source.user.clone(),
+            password: Some(credentials.source.password.clone()),
+            ..conninfo.clone()
+        })
+    }
+
+    pub(super) async fn write_marker(&self, member: &MemberName) -> Result<Lsn, Error> {
+        let session = self.session(member).await?;
+        postgres::write_marker(&session, "marker").await.map_err(on(member))
+    }
+
+    /// Both checkpoints before the canary: the shutdown then has little to write, and the canary's position is the newest.
+    pub(super) async fn prepare(
+        &self,
+        primary: &MemberName,
+        leader: &MemberName,
+        canary: Option<&str>,
+    ) -> Result<Lsn, Error> {
+        let session = self.session(primary).await?;
+        postgres::end_silent_standbys(&session).await.map_err(on(primary))?;
+        postgres::checkpoint(&session).await.map_err(on(primary))?;
+        postgres::checkpoint(&*self.session(leader).await?)
+            .await
+            .map_err(on(leader))?;
+        if let Some(token) = canary {
+            postgres::write_canary(&session, token).await.map_err(on(primary))?;
+        }
+        postgres::write_marker(&session, "gate").await.map_err(on(primary))
+    }
+
+    pub(super) async fn ensure_slot(&self, member: &MemberName, slot: &SlotName) -> Result<(), Error> {
+        postgres::ensure_slot(&*self.session(member).await?, slot)
+            .await
+            .map_err(on(member))
+    }
+
+    pub(super) async fn drop_slot(&self, member: &MemberName, slot: &SlotName) -> Result<(), Error> {
+        postgres::drop_slot(&*self.session(member).await?, slot)
+            .await
+            .map_err(on(member))
+    }
+
+    pub(super) async fn follow(&self, member: &MemberName, upstream: &Conninfo, slot: &SlotName) -> Result<(), Error> {
+        let upstream = self.complete(upstream)?;
+        postgres::follow(&*self.session(member).await?, &upstream, slot)
+            .await
+            .map_err(on(member))
+    }
+
+    pub(super) async fn arm(&self, member: &MemberName, upstream: &Conninfo, slot: &SlotName) -> Result<(), Error> {
+        let upstream = self.complete(upstream)?;
+        postgres::arm(&*self.session(member).await?, &upstream, slot)
+            .await
+            .map_err(on(member))
+    }
+
+    pub(super) async fn disarm(&self, member: &MemberName) -> Result<(), Error> {
+        postgres::disarm(&*self.session(member).await?)
+            .await
+            .map_err(on(member))
+    }
+
+    pub(super) async fn stop(&self, member: &MemberName, command: Option<&str>) -> Result<(), Error> {
+        let session = self.session(member).await?;
+        let server = postgres::fetch_server(&session).await.map_err(on(member))?;
+        if server.in_recovery || !server.standby_signal {
+            return Err(Error::Outdated(format!("{member} is not an armed primary")));
+        }
+        postgres::restart_by_sql(&session, &server.data_directory, command)
+            .await
+            .map_err(on(member))
+    }
+
+    pub(super) async fn checkpoint(&self, member: &MemberName) -> Result<(), Error> {
+        postgres::checkpoint(&*self.session(member).await?)
+            .await
+            .map_err(on(member))
+    }
+
+    /// Promotes after one more look: what was proven must still be so.
+    pub(super) async fn promote(&self, member: &MemberName, proven: Option<Lsn>) -> Result<(), Error> {
+        let session = self.session(member).await?;
+        let server = postgres::fetch_server(&session).await.map_err(on(member))?;
+        if !server.in_recovery {
+            return Ok(());
+        }
+        if proven.is_some() && server.replayed_shutdown_checkpoint() != proven {
+            return Err(Error::Outdated(format!(
+                "{member} replayed something after the shutdown checkpoint: it is not promoted"
+            )));
+        }
+        postgres::promote(&session).await.map_err(on(member))
+    }
+
+    pub(super) async fn analyze(&self, member: &MemberName) -> Result<(), Error> {
+        let (place, login) = self.place(member)?;
+        let session = self.session(member).await?;
+        postgres::analyze_all(login, &place.address, &session)
+            .await
+            .map_err(on(member))
+    }
+}
+
+fn on(member: &MemberName) -> impl FnOnce(postgres::Error) -> Error {
+    let member = member.to_string();
+    move |because| Error::Postgres { member, because }
+}

@@ -1,0 +1,171 @@
+//! What the operator observed.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Attempt, Phase, SwitchoverStatus};
+
+/// What the operator observed: where the migration is, whether it is healthy, what it waits for and what comes next.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterMigrationStatus {
+    /// Where the migration is, for people. Machines read the conditions; values may be added.
+    pub phase: Phase,
+    /// One sentence: what happens now or what is waited for.
+    pub message: String,
+    /// `metadata.generation` that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The contract for machines.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// What the preflight found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanStatus>,
+    /// Every server of both sides.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub members: Vec<MemberStatus>,
+    /// How far each clone is.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["member"]))]
+    pub seeding: Vec<SeedingStatus>,
+    /// Whole progress of the clones, such as `42%`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+    /// Lag of the leader behind the primary, such as `0 B, 0.1 s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<String>,
+    /// System identifier of the cluster. Set when seeding begins; from then on identity fields are frozen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_identifier: Option<String>,
+    /// Member of the source from which the leader is cloned and which it follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clone_source: Option<String>,
+    /// The newest marker written on the primary, by which lag is judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marker: Option<Marker>,
+    /// The running or last switchover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switchover: Option<SwitchoverStatus>,
+    /// The last attempts and why they ended, newest first, at most 10.
+    pub attempts: Vec<Attempt>,
+}
+
+/// What the preflight found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PlanStatus {
+    /// Findings; those of severity Block forbid to go on.
+    pub findings: Vec<Finding>,
+    /// Size of all databases of the source in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database_bytes: Option<u64>,
+}
+
+/// One finding of the preflight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// Identity of the check.
+    pub check: String,
+    /// What it means for the migration.
+    pub severity: Severity,
+    /// Member that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
+    /// What was found.
+    pub message: String,
+    /// What to change.
+    pub remedy: String,
+}
+
+/// What a finding means for the migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Severity {
+    /// The migration does not go on.
+    Block,
+    /// Worth knowing; the migration goes on.
+    Warn,
+}
+
+/// Which side a member belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Side {
+    /// The old cluster.
+    Source,
+    /// The new cluster.
+    Target,
+}
+
+/// The observed role of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Role {
+    /// It accepts writes.
+    Primary,
+    /// It is in recovery.
+    Standby,
+    /// It was not seen.
+    Unknown,
+}
+
+/// One server as it was last seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    /// Name of the member.
+    pub name: String,
+    /// Which side it belongs to.
+    pub side: Side,
+    /// Its role.
+    pub role: Role,
+    /// Member that it streams from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// Whether its WAL receiver streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streaming: Option<bool>,
+    /// Its timeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<u32>,
+    /// Last position written (primary) or replayed (standby).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<String>,
+    /// Distance behind the primary's position in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<u64>,
+    /// Why it was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// How far the clone of a member is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SeedingStatus {
+    /// Name of the member.
+    pub member: String,
+    /// Member that it is cloned from.
+    pub from: String,
+    /// Bytes that have been sent.
+    pub bytes_done: u64,
+    /// Bytes to send, as estimated by the server; 0 when not known yet.
+    pub bytes_total: u64,
+    /// Whether the clone is complete.
+    pub complete: bool,
+}
+
+/// A marker in the primary's WAL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Marker {
+    /// Position of the primary right after the marker.
+    pub lsn: String,
+    /// When it was written, by the operator's clock.
+    #[schemars(with = "String")]
+    pub time: Timestamp,
+    /// When the leader was seen to have replayed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub replayed_time: Option<Timestamp>,
+}

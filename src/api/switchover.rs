@@ -1,0 +1,309 @@
+//! The switchover: what is asked, what is recorded, and what is certified.
+
+use jiff::Timestamp;
+use kube::{KubeSchema, core::Duration};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ByteSize;
+
+/// How the switchover is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Switchover {
+    /// Number of the attempt. After an attempt was undone, the operator tries again only when this number changes. Default: 1.
+    #[serde(default = "default_attempt")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub attempt: u32,
+    /// Longest time for which clients may be held before everything is put back, such as `30s`. Default: 30s, at least 2s.
+    #[serde(default = "default_budget")]
+    #[schemars(with = "String")]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(ms|s|m))+$') && duration(self) >= duration('2s') && duration(self) <= duration('10m')")
+        .message("write a duration between 2s and 10m, such as 30s"))]
+    pub budget: Duration,
+    /// Lag in bytes above which the switchover does not start. Default: 1Mi.
+    #[serde(default = "default_max_lag")]
+    pub max_lag: ByteSize,
+    /// Whether a canary row is written on the old primary and looked for on the leader. Default: true.
+    #[serde(default = "default_canary")]
+    pub canary: bool,
+}
+
+impl Default for Switchover {
+    fn default() -> Self {
+        Self {
+            attempt: default_attempt(),
+            budget: default_budget(),
+            max_lag: default_max_lag(),
+            canary: default_canary(),
+        }
+    }
+}
+
+fn default_attempt() -> u32 {
+    1
+}
+
+fn default_budget() -> Duration {
+    Duration::from(std::time::Duration::from_secs(30))
+}
+
+fn default_max_lag() -> ByteSize {
+    ByteSize::from_bytes(1 << 20)
+}
+
+fn default_canary() -> bool {
+    true
+}
+
+/// How the old side connects to the new primary, as the source members' hosts see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rollback {
+    /// libpq's sslmode of the old side's standbys. Default: verify-full.
+    pub sslmode: RollbackSslMode,
+    /// Path of the CA file on the source members' hosts, for verify-full. Default: libpq's own, `~/.postgresql/root.crt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub sslrootcert: Option<String>,
+}
+
+/// libpq's sslmode of the old side's standbys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RollbackSslMode {
+    /// TLS with a verified certificate that names the host.
+    #[default]
+    #[serde(rename = "verify-full")]
+    VerifyFull,
+    /// TLS with a certificate verified by its CA only.
+    #[serde(rename = "verify-ca")]
+    VerifyCa,
+    /// TLS without verification.
+    #[serde(rename = "require")]
+    Require,
+    /// No TLS.
+    #[serde(rename = "disable")]
+    Disable,
+}
+
+impl RollbackSslMode {
+    /// The value of libpq's `sslmode`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::VerifyFull => "verify-full",
+            Self::VerifyCa => "verify-ca",
+            Self::Require => "require",
+            Self::Disable => "disable",
+        }
+    }
+}
+
+/// Where a switchover is. Each step is recorded before its effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Step {
+    /// Everything is checked and prepared; clients notice nothing.
+    Gate,
+    /// HAProxy holds new connections and ends the old sessions. The budget runs.
+    Hold,
+    /// The old primary is told to come back as a standby of the leader, whatever restarts it.
+    Arm,
+    /// The old primary is stopped cleanly.
+    Stop,
+    /// The leader shows that it replayed the old primary's last record.
+    Prove,
+    /// The leader is promoted: the point of no return.
+    Promote,
+    /// HAProxy is turned over to the new primary and clients are released.
+    Route,
+    /// The old side follows the new primary.
+    Follow,
+    /// Statistics are renewed and slots that are no longer needed are dropped.
+    Finish,
+    /// The switchover ended well.
+    Done,
+    /// Before promotion: the old primary is made writable again.
+    Restore,
+    /// Before promotion: HAProxy leads to the old primary again and clients are released.
+    Release,
+    /// The attempt was undone.
+    Aborted,
+}
+
+impl Step {
+    /// Every step.
+    pub const ALL: [Self; 13] = [
+        Self::Gate,
+        Self::Hold,
+        Self::Arm,
+        Self::Stop,
+        Self::Prove,
+        Self::Promote,
+        Self::Route,
+        Self::Follow,
+        Self::Finish,
+        Self::Done,
+        Self::Restore,
+        Self::Release,
+        Self::Aborted,
+    ];
+
+    /// Whether nothing more happens after this step.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Done | Self::Aborted)
+    }
+
+    /// Whether the leader may already be primary, so that there is only forward.
+    #[must_use]
+    pub const fn is_past_no_return(self) -> bool {
+        matches!(
+            self,
+            Self::Promote | Self::Route | Self::Follow | Self::Finish | Self::Done
+        )
+    }
+
+    /// The name as it appears in status, logs and metric labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gate => "Gate",
+            Self::Hold => "Hold",
+            Self::Arm => "Arm",
+            Self::Stop => "Stop",
+            Self::Prove => "Prove",
+            Self::Promote => "Promote",
+            Self::Route => "Route",
+            Self::Follow => "Follow",
+            Self::Finish => "Finish",
+            Self::Done => "Done",
+            Self::Restore => "Restore",
+            Self::Release => "Release",
+            Self::Aborted => "Aborted",
+        }
+    }
+}
+
+/// When a step was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepRecord {
+    /// The step.
+    pub step: Step,
+    /// When its intent was recorded, with microseconds.
+    #[schemars(with = "String")]
+    pub start_time: Timestamp,
+    /// Why the step was entered.
+    pub because: String,
+}
+
+/// The record of the running or last switchover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SwitchoverStatus {
+    /// Identity of this attempt: part of the canary and of the certificate.
+    pub id: String,
+    /// `spec.switchover.attempt` that this is for.
+    pub attempt: u32,
+    /// Where it is.
+    pub step: Step,
+    /// Member of the source that was primary when it began.
+    pub old_primary: String,
+    /// Member of the target that is promoted.
+    pub leader: String,
+    /// System identifier of the cluster.
+    pub system_identifier: String,
+    /// Timeline before the switch.
+    pub timeline: u32,
+    /// Generation of the routing that holds, and that releases when it is one higher.
+    pub generation: u64,
+    /// When the budget ends. Set with the step Hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub deadline: Option<Timestamp>,
+    /// WAL position right after the canary row, on the old primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_lsn: Option<String>,
+    /// End of the old primary's WAL: the end of its shutdown checkpoint, as replayed on the leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_of_wal: Option<String>,
+    /// Why the attempt is being undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort_reason: Option<String>,
+    /// When each step was recorded.
+    #[serde(default)]
+    pub steps: Vec<StepRecord>,
+    /// What was proven, once the switchover is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+}
+
+impl SwitchoverStatus {
+    /// When a step was recorded first.
+    #[must_use]
+    pub fn started(&self, step: Step) -> Option<Timestamp> {
+        self.steps
+            .iter()
+            .find(|record| record.step == step)
+            .map(|record| record.start_time)
+    }
+}
+
+/// What a switchover proved. It holds no word of the operator's opinion, only what was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificate {
+    /// System identifier of the cluster.
+    pub system_identifier: String,
+    /// Timeline before the switch.
+    pub old_timeline: u32,
+    /// Timeline of the new primary.
+    pub new_timeline: u32,
+    /// Member that was stopped, and how that was proven.
+    pub fenced: String,
+    /// End of the old primary's WAL: the end of its shutdown checkpoint.
+    pub end_of_wal: String,
+    /// Where the new timeline forks off, read from its history file. Equal to `endOfWal`.
+    pub fork: String,
+    /// Whether the canary row of this attempt is on the new primary.
+    pub canary: bool,
+    /// Time from the first hold to the last release in milliseconds, as the operator saw it; clients see it through the proxy.
+    pub held_milliseconds: i64,
+    /// What each HAProxy pod answered after the release.
+    #[serde(default)]
+    pub routes: Vec<RouteStatus>,
+}
+
+/// What one HAProxy pod answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteStatus {
+    /// Name of the pod.
+    pub pod: String,
+    /// Generation that the running HAProxy answers with.
+    pub generation: u64,
+}
+
+/// An attempt that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// `spec.switchover.attempt` that it was for.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it ended so.
+    pub message: String,
+    /// When it ended.
+    #[schemars(with = "String")]
+    pub end_time: Timestamp,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Outcome {
+    /// The target is primary.
+    Switched,
+    /// The source is primary as before.
+    Aborted,
+}

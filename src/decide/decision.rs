@@ -1,0 +1,176 @@
+//! What a decision can be.
+
+use std::time::Duration;
+
+use crate::{
+    api::{Finding, Phase, Reason, Step, SwitchoverStatus},
+    postgres::{Conninfo, Lsn, MemberName, SlotName},
+    resources::Wanted,
+};
+
+/// What to do next: exactly one of advancing, acting, waiting or halting.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// Record that the next step begins. Nothing else happens in this turn.
+    Advance(Advance),
+    /// Change the world, then look again.
+    Act {
+        /// What to do, in order. Each is idempotent.
+        actions: Vec<Action>,
+        /// What is going on.
+        told: Told,
+    },
+    /// Nothing is wrong and nothing is to do now.
+    Wait {
+        /// What is waited for.
+        told: Told,
+        /// When to look again at the latest.
+        recheck: Duration,
+    },
+    /// A person must act.
+    Halt {
+        /// What is wrong and what to change.
+        told: Told,
+    },
+}
+
+/// What status tells about a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The observed phase.
+    pub phase: Phase,
+    /// Why.
+    pub reason: Reason,
+    /// One sentence for a person.
+    pub message: String,
+}
+
+impl Told {
+    /// What status tells.
+    #[must_use]
+    pub fn new(phase: Phase, reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            phase,
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// The beginning of a step, as it is recorded before its effect.
+#[derive(Clone, Debug)]
+pub struct Advance {
+    /// The step.
+    pub to: Step,
+    /// Why, from the table of transitions.
+    pub because: String,
+    /// The record with everything that the step needs to know later.
+    pub record: Box<SwitchoverStatus>,
+}
+
+/// One change of the world.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Apply an object.
+    Apply(Box<Wanted>),
+    /// Freeze identity: record the system identifier and the clone source before anything is made on the source.
+    BeginSeeding {
+        /// System identifier of the source.
+        system_identifier: String,
+        /// Member to clone from.
+        clone_source: MemberName,
+    },
+    /// Make a slot.
+    EnsureSlot {
+        /// Member that gets the slot.
+        on: MemberName,
+        /// The slot.
+        slot: SlotName,
+    },
+    /// Drop a slot.
+    DropSlot {
+        /// Member that has the slot.
+        on: MemberName,
+        /// The slot.
+        slot: SlotName,
+    },
+    /// Point a standby at its upstream.
+    Follow {
+        /// The standby.
+        member: MemberName,
+        /// How it reaches its upstream; the password is added when it is done.
+        upstream: Box<Conninfo>,
+        /// Its slot there.
+        slot: SlotName,
+    },
+    /// Write a marker on the primary, by which lag is judged.
+    WriteMarker {
+        /// The primary.
+        on: MemberName,
+    },
+    /// Label the pod of a member with its observed role.
+    LabelRole {
+        /// The member.
+        member: MemberName,
+        /// `primary` or `standby`.
+        role: &'static str,
+    },
+    /// Write the canary row and ask the primary and the leader for a checkpoint each, so that the shutdown has little left to write.
+    Prepare {
+        /// The primary.
+        primary: MemberName,
+        /// The leader.
+        leader: MemberName,
+        /// Token of the canary row; none when no canary is wanted.
+        canary: Option<String>,
+    },
+    /// Arm the old primary.
+    Arm {
+        /// The old primary.
+        member: MemberName,
+        /// How it reaches the leader.
+        upstream: Box<Conninfo>,
+        /// Its slot there.
+        slot: SlotName,
+    },
+    /// Take the arming back.
+    Disarm {
+        /// The old primary.
+        member: MemberName,
+    },
+    /// Stop the old primary cleanly and let it start again.
+    Stop {
+        /// The old primary.
+        member: MemberName,
+        /// The user's command line for a supervised server.
+        command: Option<String>,
+    },
+    /// Ask a member for a checkpoint (a restartpoint on a standby).
+    Checkpoint {
+        /// The member.
+        member: MemberName,
+    },
+    /// Promote a standby.
+    Promote {
+        /// The standby.
+        member: MemberName,
+        /// For the leader: it must still have replayed exactly to here.
+        proven: Option<Lsn>,
+    },
+    /// Renew statistics.
+    Analyze {
+        /// The new primary.
+        member: MemberName,
+    },
+    /// Let the resource go: remove the finalizer.
+    LetGo,
+}
+
+/// A decision with what the preflight found on the way.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// The decision.
+    pub decision: Decision,
+    /// What the preflight found.
+    pub findings: Vec<Finding>,
+}

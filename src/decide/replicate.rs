@@ -1,0 +1,156 @@
+//! Replicating: the target exists, is cloned and follows the source.
+
+use std::time::Duration;
+
+use super::{
+    Action, Decision, Told,
+    members::{choose_clone_source, decide_member, plan_labels, plan_objects},
+    routing::{find_laggards, plan_steady},
+};
+use crate::{
+    api::{Phase, Reason, Side},
+    haproxy::State,
+    observe::Snapshot,
+    postgres::{Lsn, MemberName},
+};
+
+/// Age of the marker in seconds at which a new one is written.
+const MARKER_EVERY: f64 = 5.0;
+/// Age of a marker in seconds at which the leader lags when it has not replayed it.
+const MARKER_PATIENCE: f64 = 10.0;
+
+/// The target follows, judged by a marker.
+pub struct Synchronized {
+    /// The primary.
+    pub primary: MemberName,
+    /// The leader of the target.
+    pub leader: MemberName,
+}
+
+/// Brings the target a step toward following the source.
+///
+/// # Errors
+/// The decision to make until it does.
+pub fn decide_replicate(seen: &Snapshot, agent_image: &str) -> Result<Synchronized, Decision> {
+    let status = seen.migration.status.clone().unwrap_or_default();
+    let phase = match status.phase {
+        Phase::Pending | Phase::Planned => Phase::Seeding,
+        other => other,
+    };
+    let wait = |reason, message: String| Decision::Wait {
+        told: Told::new(phase, reason, message),
+        recheck: Duration::from_secs(1),
+    };
+    let Some((primary, server)) = seen
+        .side(Side::Source)
+        .find_map(|member| Some((member, member.server().filter(|server| !server.in_recovery)?)))
+    else {
+        return Err(wait(
+            Reason::MemberUnreachable,
+            "the source's primary was not seen; replication goes on as it is".to_owned(),
+        ));
+    };
+    let source = choose_clone_source(seen).map_err(|message| wait(Reason::LinkBroken, message))?;
+    let Some(known) = &status.system_identifier else {
+        return Err(act(
+            vec![Action::BeginSeeding {
+                system_identifier: server.system_identifier.clone(),
+                clone_source: source.name.clone(),
+            }],
+            Reason::Preparing,
+            format!("preflight passes; the leader will be cloned from {}", source.name),
+        ));
+    };
+    if known != &server.system_identifier {
+        return Err(Decision::Halt {
+            told: Told::new(
+                phase,
+                Reason::NeedsAttention,
+                format!(
+                    "{} has system identifier {}, seeding began with {known}: spec.source points at another cluster now",
+                    primary.name, server.system_identifier
+                ),
+            ),
+        });
+    }
+    let mut due = plan_objects(seen, server).map_err(|message| Decision::Halt {
+        told: Told::new(phase, Reason::InvalidSpec, message),
+    })?;
+    match plan_steady(seen, primary, agent_image) {
+        Ok(actions) => due.extend(actions),
+        Err(message) => return Err(wait(Reason::Preparing, message)),
+    }
+    due.extend(plan_labels(seen));
+    if !due.is_empty() {
+        return Err(act(
+            due,
+            Reason::Preparing,
+            "objects of the target and of the traffic are applied".to_owned(),
+        ));
+    }
+    let mut members = seen.side(Side::Target);
+    let Some(leader) = members.next() else {
+        return Err(wait(Reason::Preparing, "the target has no members".to_owned()));
+    };
+    if let Some(decision) = decide_member(seen, leader, source) {
+        return Err(decision);
+    }
+    // Followers in parallel would share the leader's disk and the message; one after the other each is as fast as it can be.
+    for member in members {
+        if let Some(decision) = decide_member(seen, member, leader) {
+            return Err(decision);
+        }
+    }
+    decide_marker(seen, &primary.name, leader.server().and_then(|server| server.lsn))?;
+    let generation = seen.traffic.routing.as_ref().map_or(0, |routing| routing.generation);
+    if let Some(first) = find_laggards(seen, generation, State::Open).first() {
+        return Err(wait(
+            Reason::RoutingPending,
+            format!("HAProxy does not lead clients as wanted yet: {first}"),
+        ));
+    }
+    Ok(Synchronized {
+        primary: primary.name.clone(),
+        leader: leader.name.clone(),
+    })
+}
+
+fn act(actions: Vec<Action>, reason: Reason, message: String) -> Decision {
+    Decision::Act {
+        actions,
+        told: Told::new(Phase::Seeding, reason, message),
+    }
+}
+
+/// Judges lag by a marker that was written on the primary and must be replayed by the leader.
+fn decide_marker(seen: &Snapshot, primary: &MemberName, replayed: Option<Lsn>) -> Result<(), Decision> {
+    let status = seen.migration.status.as_ref();
+    let write = || Decision::Act {
+        actions: vec![Action::WriteMarker { on: primary.clone() }],
+        told: Told::new(
+            Phase::Replicating,
+            Reason::Synchronized,
+            "the target follows the source",
+        ),
+    };
+    let Some(marker) = status.and_then(|status| status.marker.as_ref()) else {
+        return Err(write());
+    };
+    let age = (seen.now - marker.time).total(jiff::Unit::Second).unwrap_or(0.0);
+    let position: Option<Lsn> = marker.lsn.parse().ok();
+    if position.is_some() && replayed >= position {
+        return if age > MARKER_EVERY { Err(write()) } else { Ok(()) };
+    }
+    let (reason, message) = if age > MARKER_PATIENCE {
+        (
+            Reason::Lagging,
+            format!("the leader has not replayed a marker that is {age:.0} s old"),
+        )
+    } else {
+        (Reason::Starting, "a marker is on its way to the leader".to_owned())
+    };
+    Err(Decision::Wait {
+        told: Told::new(Phase::Replicating, reason, message),
+        recheck: Duration::from_millis(200),
+    })
+}

@@ -1,0 +1,150 @@
+//! Where HAProxy shall lead.
+
+use super::{Action, members::plan_apply};
+use crate::{
+    address::{Address, Port},
+    api::{PostgresRole, Side},
+    haproxy::{Configuration, Route, RouteKind, RouteName, State},
+    observe::{Member, Snapshot},
+    resources::{build_haproxy, build_routing, listen_port},
+};
+
+/// The configuration in which every route leads to the side of `primary`.
+///
+/// # Errors
+/// An address that is not known yet, as a sentence.
+pub fn plan_configuration(
+    seen: &Snapshot,
+    primary: &Member,
+    generation: u64,
+    state: State,
+) -> Result<Configuration, String> {
+    let Some(traffic) = &seen.migration.spec.traffic else {
+        return Err("spec.traffic is not set".to_owned());
+    };
+    let routes = traffic
+        .routes
+        .iter()
+        .map(|route| {
+            let (kind, to) = match (&route.postgres, &route.fixed) {
+                (Some(PostgresRole::Primary), _) => (RouteKind::Primary, vec![proxied(seen, primary)?]),
+                (Some(PostgresRole::Replicas), _) => (RouteKind::Replicas, replicas(seen, primary)?),
+                (None, Some(fixed)) => (
+                    RouteKind::Static,
+                    addresses(match primary.side {
+                        Side::Source => &fixed.source,
+                        Side::Target => &fixed.target,
+                    })?,
+                ),
+                (None, None) => return Err(format!("route {} leads nowhere", route.name)),
+            };
+            Ok(Route {
+                name: RouteName::try_from(route.name.as_str())?,
+                listen: Port::try_from(listen_port(route.port))?,
+                kind,
+                to,
+            })
+        })
+        .collect::<Result<_, String>>()?;
+    Configuration::new(generation, state, routes)
+}
+
+/// The address that HAProxy connects to: a member of the target by the ClusterIP of its Service, which needs no DNS at a reload.
+fn proxied(seen: &Snapshot, member: &Member) -> Result<Address, String> {
+    match member.side {
+        Side::Source => Ok(member.address.clone()),
+        Side::Target => {
+            let ip = seen
+                .objects
+                .cluster_ips
+                .get(member.name.as_str())
+                .ok_or_else(|| format!("the Service of {} has no ClusterIP yet", member.name))?;
+            Address::new(ip, 5432)
+        }
+    }
+}
+
+/// Standbys of the primary's side; the primary itself when it is alone. HAProxy checks which of them answer.
+fn replicas(seen: &Snapshot, primary: &Member) -> Result<Vec<Address>, String> {
+    let standbys = seen
+        .side(primary.side)
+        .filter(|member| member.name != primary.name)
+        .map(|member| proxied(seen, member))
+        .collect::<Result<Vec<_>, _>>()?;
+    if standbys.is_empty() {
+        Ok(vec![proxied(seen, primary)?])
+    } else {
+        Ok(standbys)
+    }
+}
+
+fn addresses(texts: &[String]) -> Result<Vec<Address>, String> {
+    texts.iter().map(|text| text.parse()).collect()
+}
+
+/// What leads clients to `primary` while no switchover runs: the routing first, then the HAProxy that reads it.
+///
+/// # Errors
+/// An address that is not known yet, as a sentence.
+pub fn plan_steady(seen: &Snapshot, primary: &Member, agent_image: &str) -> Result<Vec<Action>, String> {
+    let Some(traffic) = &seen.migration.spec.traffic else {
+        return Ok(Vec::new());
+    };
+    let current = seen.traffic.routing.as_ref();
+    let generation = current.map_or(1, |routing| routing.generation);
+    let same = plan_configuration(seen, primary, generation, State::Open)?;
+    let routing = if current.is_none_or(|routing| routing.text == same.render() && routing.state == State::Open) {
+        same
+    } else {
+        plan_configuration(seen, primary, generation + 1, State::Open)?
+    };
+    let mut wanted = vec![build_routing(&seen.migration, &routing)];
+    wanted.extend(build_haproxy(&seen.migration, traffic, agent_image));
+    Ok(plan_apply(seen, wanted))
+}
+
+/// The routing of a running switchover, applied where the cluster has another.
+///
+/// # Errors
+/// An address that is not known yet, as a sentence.
+pub fn plan_switch(seen: &Snapshot, primary: &Member, generation: u64, state: State) -> Result<Vec<Action>, String> {
+    let configuration = plan_configuration(seen, primary, generation, state)?;
+    let has = seen.traffic.routing.as_ref().is_some_and(|routing| {
+        routing.generation == generation && routing.state == state && routing.text == configuration.render()
+    });
+    if has {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Action::Apply(Box::new(build_routing(
+        &seen.migration,
+        &configuration,
+    )))])
+}
+
+/// HAProxy pods that do not (yet) answer as wanted, with why.
+pub fn find_laggards(seen: &Snapshot, generation: u64, state: State) -> Vec<String> {
+    if seen.migration.spec.traffic.is_none() {
+        return Vec::new();
+    }
+    let mut laggards: Vec<String> = seen
+        .traffic
+        .pods
+        .iter()
+        .filter_map(|pod| match &pod.report {
+            Some(report) if report.is_at(generation, state) => None,
+            Some(report) => Some(match &report.error {
+                Some(error) => format!("{}: {error}", pod.name),
+                None => format!(
+                    "{} answers with generation {}",
+                    pod.name,
+                    report.generation.unwrap_or(0)
+                ),
+            }),
+            None => Some(format!("{} does not answer", pod.name)),
+        })
+        .collect();
+    if seen.traffic.pods.is_empty() {
+        laggards.push("no HAProxy pod is ready".to_owned());
+    }
+    laggards
+}

@@ -1,0 +1,78 @@
+//! What the API server's rules cannot refuse.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    address::{Address, Host, Port},
+    api::{ClusterMigration, ExposureType},
+    observe::target_members,
+    postgres::{MemberName, render_hba},
+    resources::{AGENT_PORT, listen_port},
+};
+
+/// Refuses what PostgreSQL or HAProxy would choke on.
+///
+/// # Errors
+/// One sentence that says what to change.
+pub fn validate(migration: &ClusterMigration) -> Result<(), String> {
+    let spec = &migration.spec;
+    let mut names = BTreeSet::new();
+    for member in &spec.source.members {
+        let name =
+            MemberName::try_from(member.name.as_str()).map_err(|error| format!("spec.source.members: {error}"))?;
+        member
+            .host
+            .parse::<Host>()
+            .map_err(|error| format!("spec.source.members, host of {name}: {error}"))?;
+        Port::try_from(member.port).map_err(|error| format!("spec.source.members, port of {name}: {error}"))?;
+        names.insert(name);
+    }
+    for name in target_members(migration) {
+        if names.contains(&name) {
+            return Err(format!(
+                "the target's member {name} would have the name of a source member: rename the ClusterMigration or the source member"
+            ));
+        }
+    }
+    if let Some(from) = &spec.source.clone_from
+        && !spec.source.members.iter().any(|member| &member.name == from)
+    {
+        return Err(format!(
+            "spec.source.cloneFrom is {from}, which is none of spec.source.members: name one of them"
+        ));
+    }
+    for (member, host) in &spec.target.exposure.hosts {
+        let checked = match spec.target.exposure.kind {
+            ExposureType::None => host.parse::<Address>().map(|_| ()),
+            ExposureType::NodePort | ExposureType::LoadBalancer => host.parse::<Host>().map(|_| ()),
+        };
+        checked.map_err(|error| format!("spec.target.exposure.hosts, {member}: {error}"))?;
+    }
+    if let Some(rate) = spec.seeding.max_rate
+        && !(32 << 10..=1 << 30).contains(&rate.bytes())
+    {
+        return Err(format!(
+            "spec.seeding.maxRate is {rate}: pg_basebackup takes between 32Ki and 1Gi a second"
+        ));
+    }
+    render_hba(&spec.target.postgresql.hba)?;
+    let mut ports = BTreeSet::from([AGENT_PORT]);
+    for route in spec.traffic.iter().flat_map(|traffic| &traffic.routes) {
+        if !ports.insert(listen_port(route.port)) {
+            return Err(format!(
+                "spec.traffic.routes, {}: port {} is taken inside the HAProxy pods (8405 and 30000 + each port below 1024 are): choose another",
+                route.name, route.port
+            ));
+        }
+        let fixed = route
+            .fixed
+            .iter()
+            .flat_map(|both| both.source.iter().chain(&both.target));
+        for address in fixed {
+            address
+                .parse::<Address>()
+                .map_err(|error| format!("spec.traffic.routes, {}: {error}", route.name))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! The configuration of HAProxy, rendered from typed values only.
+
+use std::{collections::BTreeSet, fmt::Write as _, str::FromStr};
+
+use super::RouteName;
+use crate::address::{Address, Port};
+
+/// Whether clients are let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Every route leads to its servers.
+    Open,
+    /// The routes to PostgreSQL lead nowhere; the agent keeps new clients waiting. Static routes stay open.
+    Held,
+}
+
+impl State {
+    /// The word for it in the ConfigMap.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Held => "held",
+        }
+    }
+}
+
+impl FromStr for State {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "open" => Ok(Self::Open),
+            "held" => Ok(Self::Held),
+            _ => Err(format!("`{}` is no state: write open or held", text.escape_debug())),
+        }
+    }
+}
+
+/// What a route leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteKind {
+    /// The one writable PostgreSQL server: a dead address is retried, sessions are never balanced.
+    Primary,
+    /// Standbys in turn; the sessions of one that dies are ended.
+    Replicas,
+    /// Any TCP service; never held.
+    Static,
+}
+
+impl RouteKind {
+    pub(super) const ALL: [Self; 3] = [Self::Primary, Self::Replicas, Self::Static];
+
+    /// Whether a hold concerns routes of this kind.
+    #[must_use]
+    pub const fn is_held(self) -> bool {
+        matches!(self, Self::Primary | Self::Replicas)
+    }
+
+    /// The comment by which `parse` knows the kind of a backend.
+    pub(super) const fn mark(self) -> &'static str {
+        match self {
+            Self::Primary => "# the primary",
+            Self::Replicas => "# replicas",
+            Self::Static => "# fixed addresses",
+        }
+    }
+}
+
+/// One port that HAProxy listens on and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its name; the frontend is `fe_NAME`, the backend `be_NAME`.
+    pub name: RouteName,
+    /// TCP port that HAProxy listens on.
+    pub listen: Port,
+    /// Where it leads: one address for a primary, at least one otherwise.
+    pub to: Vec<Address>,
+    /// What is there.
+    pub kind: RouteKind,
+}
+
+/// A complete configuration of HAProxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    generation: u64,
+    state: State,
+    routes: Vec<Route>,
+}
+
+/// Where the file makes HAProxy listen for commands.
+pub(super) const ADMIN_SOCKET: &str = "/run/haproxy/admin.sock";
+
+impl Configuration {
+    /// A configuration of these routes.
+    ///
+    /// # Errors
+    /// A sentence: there is no route, a name or port is used twice, or a route leads to too few or too many addresses.
+    pub fn new(generation: u64, state: State, routes: Vec<Route>) -> Result<Self, String> {
+        if routes.is_empty() {
+            return Err("HAProxy would listen on no port: add a route".to_owned());
+        }
+        let (mut names, mut ports) = (BTreeSet::new(), BTreeSet::new());
+        for route in &routes {
+            if !names.insert(&route.name) {
+                return Err(format!("two routes are named {}: rename one", route.name));
+            }
+            if !ports.insert(route.listen) {
+                return Err(format!("two routes listen on port {}: change one", route.listen));
+            }
+            match (route.kind, route.to.len()) {
+                (_, 0) => return Err(format!("route {} leads nowhere: give it an address", route.name)),
+                (RouteKind::Primary, 2..) => {
+                    return Err(format!(
+                        "route {} has several primaries: give it one address",
+                        route.name
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(Self {
+            generation,
+            state,
+            routes,
+        })
+    }
+
+    /// Its number; a later configuration has a higher one.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether clients are let through.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// The routes, in their order in the file.
+    #[must_use]
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// Names of the routes that a hold concerns now: none while it is open.
+    #[must_use]
+    pub fn held(&self) -> Vec<RouteName> {
+        let held = |route: &&Route| self.state == State::Held && route.kind.is_held();
+        self.routes
+            .iter()
+            .filter(held)
+            .map(|route| route.name.clone())
+            .collect()
+    }
+
+    /// The whole `haproxy.cfg`, for HAProxy 2.4 and later.
+    ///
+    /// It listens on IPv4 and IPv6. Where the kernel has no IPv6, set `MITOSIS_BIND=0.0.0.0` in the environment of
+    /// HAProxy's container. A name that does not resolve leaves its server without an address instead of refusing the
+    /// whole file: one wrong static route must not stop a switchover.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = format!(
+            "\
+# Written by mitosis: changes made here by hand are lost.
+global
+    # {state}
+    setenv MITOSIS_GENERATION {generation}
+    stats socket {ADMIN_SOCKET} mode 660 level admin expose-fd listeners
+    # Sessions of a former configuration end with it.
+    hard-stop-after 1s
+    maxconn 5000
+
+defaults
+    mode tcp
+    timeout connect 1s
+    timeout client 24h
+    timeout server 24h
+    # Links die silently: the kernel asks the peer.
+    option clitcpka
+    option srvtcpka
+    default-server init-addr libc,none
+",
+            state = self.state.as_str(),
+            generation = self.generation,
+        );
+        for route in &self.routes {
+            self.render_route(route, &mut text);
+        }
+        text
+    }
+
+    fn render_route(&self, route: &Route, text: &mut String) {
+        let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a String takes every write");
+        line(format_args!("\nfrontend {}", route.name.frontend()));
+        // The backlog is where clients wait while the route is held.
+        line(format_args!(
+            "    bind \"${{MITOSIS_BIND-::}}\":{} v4v6 backlog 4096",
+            route.listen
+        ));
+        line(format_args!("    default_backend {}", route.name.backend()));
+        line(format_args!("\nbackend {}", route.name.backend()));
+        line(format_args!("    {}", route.kind.mark()));
+        let held = self.state == State::Held && route.kind.is_held();
+        if held {
+            // Should HAProxy be started anew while held, its clients wait here and never reach a database.
+            line(format_args!(
+                "    timeout connect 250ms\n    retries 240\n    option redispatch 1"
+            ));
+            line(format_args!("    server none 127.0.0.1:9"));
+        } else {
+            let check = match route.kind {
+                RouteKind::Primary => "    retries 5\n    option redispatch 1",
+                RouteKind::Replicas => {
+                    "    balance roundrobin\n    option redispatch 1\n    \
+                     default-server check inter 1s fall 2 rise 1 on-marked-down shutdown-sessions"
+                }
+                // With nowhere else to go, trying the only address is better than refusing the client.
+                RouteKind::Static if route.to.len() == 1 => "    retries 5",
+                RouteKind::Static => {
+                    "    balance roundrobin\n    option redispatch 1\n    default-server check inter 1s fall 2 rise 1"
+                }
+            };
+            line(format_args!("{check}"));
+        }
+        let hidden = if held { "# " } else { "" };
+        for (index, address) in route.to.iter().enumerate() {
+            line(format_args!("    {hidden}server s{} {address}", index + 1));
+        }
+    }
+}

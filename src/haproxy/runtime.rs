@@ -1,0 +1,279 @@
+//! Talking to a running HAProxy over its two unix sockets. Every call ends within its deadline.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    time::timeout,
+};
+
+use super::{Load, Processes, RouteName, Server, Version};
+
+/// Time for the answer to a command.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Time for the answer to a reload, which waits for names in the configuration to be resolved.
+const RELOAD: Duration = Duration::from_secs(10);
+
+/// Why HAProxy did not do as told.
+#[derive(Debug, Error)]
+pub enum RuntimeError {
+    /// Nothing listens on the socket.
+    #[error("no HAProxy answers on {}: {reason}: check that it runs and shares this directory", .socket.display())]
+    Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The answer did not come in time.
+    #[error("no answer to `{command}` from HAProxy within {} s: check whether it hangs", .deadline.as_secs())]
+    Late {
+        /// The command.
+        command: String,
+        /// The time it had.
+        deadline: Duration,
+    },
+    /// The answer is none that was hoped for.
+    #[error(
+        "to `{command}` HAProxy answered `{answer}`: check that it runs the configuration of mitosis, 2.4 or later"
+    )]
+    Answer {
+        /// The command.
+        command: String,
+        /// The answer, shortened.
+        answer: String,
+    },
+}
+
+/// One of HAProxy's sockets, a connection per command.
+#[derive(Clone, Debug)]
+struct Socket(PathBuf);
+
+impl Socket {
+    async fn connect(&self) -> Result<UnixStream, RuntimeError> {
+        UnixStream::connect(&self.0)
+            .await
+            .map_err(|reason| self.unreachable(reason))
+    }
+
+    fn unreachable(&self, reason: io::Error) -> RuntimeError {
+        let socket = self.0.clone();
+        RuntimeError::Unreachable { socket, reason }
+    }
+
+    async fn ask(&self, command: &str) -> Result<String, RuntimeError> {
+        let exchange = async {
+            let mut stream = self.connect().await?;
+            let mut answer = String::new();
+            let talk = async {
+                stream.write_all(format!("{command}\n").as_bytes()).await?;
+                stream.read_to_string(&mut answer).await
+            };
+            talk.await.map_err(|reason| self.unreachable(reason))?;
+            Ok(answer)
+        };
+        within(ANSWER, command, exchange).await
+    }
+
+    /// A command that HAProxy answers with silence.
+    async fn tell(&self, command: &str) -> Result<(), RuntimeError> {
+        match self.ask(command).await?.trim() {
+            "" => Ok(()),
+            answer => Err(unexpected(command, answer)),
+        }
+    }
+}
+
+async fn within<T>(
+    deadline: Duration,
+    command: &str,
+    call: impl Future<Output = Result<T, RuntimeError>>,
+) -> Result<T, RuntimeError> {
+    let command = command.to_owned();
+    timeout(deadline, call)
+        .await
+        .unwrap_or(Err(RuntimeError::Late { command, deadline }))
+}
+
+fn unexpected(command: &str, answer: &str) -> RuntimeError {
+    let command = command.to_owned();
+    let answer = answer.trim().chars().take(200).collect();
+    RuntimeError::Answer { command, answer }
+}
+
+/// The socket of the worker: `stats socket … level admin`.
+#[derive(Clone, Debug)]
+pub struct Admin(Socket);
+
+impl Admin {
+    /// The worker that listens on this socket.
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self(Socket(socket.to_owned()))
+    }
+
+    /// Its version.
+    pub async fn version(&self) -> Result<Version, RuntimeError> {
+        let command = "show info";
+        let answer = self.0.ask(command).await?;
+        let version = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("Version: ")?.parse().ok());
+        version.ok_or_else(|| unexpected(command, &answer))
+    }
+
+    /// The generation of the configuration that runs; none when the running one is not of Mitosis.
+    pub async fn generation(&self) -> Result<Option<u64>, RuntimeError> {
+        let answer = self.0.ask("show env MITOSIS_GENERATION").await?;
+        Ok(answer
+            .trim()
+            .strip_prefix("MITOSIS_GENERATION=")
+            .and_then(|number| number.parse().ok()))
+    }
+
+    /// Lets the frontend of the route accept no connection any more: new ones wait in the kernel.
+    ///
+    /// It is undone by a reload, in every version; see [`Version::runtime_release_is_safe`].
+    pub async fn stop_accepting(&self, route: &RouteName) -> Result<(), RuntimeError> {
+        self.0
+            .tell(&format!("set maxconn frontend {} 0", route.frontend()))
+            .await
+    }
+
+    /// Ends the sessions of a server.
+    pub async fn end_sessions(&self, server: &Server) -> Result<(), RuntimeError> {
+        self.0
+            .tell(&format!("shutdown sessions server {}/{}", server.backend, server.name))
+            .await
+    }
+
+    /// The servers of all backends.
+    pub async fn servers(&self) -> Result<Vec<Server>, RuntimeError> {
+        let command = "show servers state";
+        let answer = self.0.ask(command).await?;
+        Server::parse(&answer).ok_or_else(|| unexpected(command, &answer))
+    }
+
+    /// The sessions of all frontends and backends.
+    pub async fn load(&self) -> Result<Load, RuntimeError> {
+        let command = "show stat";
+        let answer = self.0.ask(command).await?;
+        Load::parse(&answer).ok_or_else(|| unexpected(command, &answer))
+    }
+}
+
+/// How a reload went, as far as its answer tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// The new configuration runs.
+    Loaded,
+    /// The former configuration still runs; HAProxy's words, shortened.
+    Refused(String),
+    /// HAProxy before 2.7 does not say; [`Master::processes`] does later.
+    Unknown,
+}
+
+/// The socket of the master: `haproxy -W -S SOCKET,level,admin`.
+#[derive(Clone, Debug)]
+pub struct Master(Socket);
+
+impl Master {
+    /// The master that listens on this socket.
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self(Socket(socket.to_owned()))
+    }
+
+    /// Its processes. While an older HAProxy reloads, nothing answers.
+    pub async fn processes(&self) -> Result<Processes, RuntimeError> {
+        let command = "show proc";
+        let answer = self.0.ask(command).await?;
+        Processes::parse(&answer).ok_or_else(|| unexpected(command, &answer))
+    }
+
+    /// Loads the configuration file anew.
+    pub async fn reload(&self) -> Result<Reload, RuntimeError> {
+        let command = "reload";
+        let exchange = async {
+            let mut stream = self.0.connect().await?;
+            stream
+                .write_all(b"reload\n")
+                .await
+                .map_err(|reason| self.0.unreachable(reason))?;
+            let mut answer = Vec::new();
+            // Before 2.7 the master starts itself anew here and cuts the connection: that is no failure.
+            let _cut = stream.read_to_end(&mut answer).await;
+            Ok(String::from_utf8_lossy(&answer).into_owned())
+        };
+        let answer = within(RELOAD, command, exchange).await?;
+        match answer.trim().split_once('\n').unwrap_or((answer.trim(), "")) {
+            ("", _) => Ok(Reload::Unknown),
+            ("Success=1", _) => Ok(Reload::Loaded),
+            ("Success=0", words) => Ok(Reload::Refused(alerts(words))),
+            _ => Err(unexpected(command, &answer)),
+        }
+    }
+}
+
+/// What matters of HAProxy's start-up messages, shortened.
+fn alerts(words: &str) -> String {
+    let alerts: Vec<&str> = words
+        .lines()
+        .filter(|line| line.contains("[ALERT]"))
+        .map(str::trim)
+        .collect();
+    let text = if alerts.is_empty() {
+        words.trim().to_owned()
+    } else {
+        alerts.join(" ")
+    };
+    text.chars().take(1000).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// A master that gives one answer.
+    async fn reload_answered(answer: &'static str) -> Result<Reload, RuntimeError> {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("master.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut command = [0; 7];
+            stream.read_exact(&mut command).await.unwrap();
+            assert_eq!(&command, b"reload\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        tokio::join!(Master::new(&socket).reload(), server).0
+    }
+
+    #[tokio::test]
+    async fn the_answer_of_every_version_to_a_reload_is_understood() {
+        assert_eq!(reload_answered("").await.unwrap(), Reload::Unknown);
+        assert_eq!(reload_answered("Success=1\n").await.unwrap(), Reload::Loaded);
+        assert_eq!(
+            reload_answered("Success=1\n--\n[NOTICE] (1) : fine\n\n").await.unwrap(),
+            Reload::Loaded
+        );
+        let answer = "Success=0\n--\n[NOTICE] (1) : x\n[ALERT] (1) : config : unknown keyword 'y'\n";
+        let words = "[ALERT] (1) : config : unknown keyword 'y'".to_owned();
+        assert_eq!(reload_answered(answer).await.unwrap(), Reload::Refused(words));
+        assert!(reload_answered("Permission denied\n").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_missing_socket_is_named() {
+        let error = Admin::new(Path::new("/nowhere/admin.sock")).load().await.unwrap_err();
+        assert!(error.to_string().contains("/nowhere/admin.sock"), "{error}");
+    }
+}

@@ -1,0 +1,114 @@
+//! What a running HAProxy says about its sessions and servers.
+
+use std::collections::BTreeMap;
+
+/// The load of a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    /// Sessions now.
+    pub sessions: u64,
+    /// Sessions it accepts at most; 0 while it is held.
+    pub limit: u64,
+}
+
+/// The load of a running HAProxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// By name of the frontend.
+    pub frontends: BTreeMap<String, Frontend>,
+    /// Sessions now, by name of the backend.
+    pub backends: BTreeMap<String, u64>,
+}
+
+impl Load {
+    /// Reads the answer to `show stat`: lines of comma-separated values, the first of which names the columns.
+    pub(super) fn parse(answer: &str) -> Option<Self> {
+        let mut lines = answer.lines();
+        let header: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(',').collect();
+        let column = |name: &str| header.iter().position(|title| *title == name);
+        let (name, kind) = (column("pxname")?, column("svname")?);
+        let (sessions, limit) = (column("scur")?, column("slim")?);
+        let mut load = Self::default();
+        for line in lines.filter(|line| !line.is_empty()) {
+            let values: Vec<&str> = line.split(',').collect();
+            let number = |index: usize| values.get(index)?.parse::<u64>().ok();
+            let name = (*values.get(name)?).to_owned();
+            match *values.get(kind)? {
+                "FRONTEND" => {
+                    let (sessions, limit) = (number(sessions)?, number(limit)?);
+                    load.frontends.insert(name, Frontend { sessions, limit });
+                }
+                "BACKEND" => {
+                    load.backends.insert(name, number(sessions)?);
+                }
+                _ => {}
+            }
+        }
+        Some(load)
+    }
+}
+
+/// A server of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Name of the backend.
+    pub backend: String,
+    /// Its own name.
+    pub name: String,
+    /// Its IP address; none when its name does not resolve.
+    pub ip: Option<String>,
+}
+
+impl Server {
+    /// Reads the answer to `show servers state`: a version, a line that names the columns, a line per server.
+    pub(super) fn parse(answer: &str) -> Option<Vec<Self>> {
+        let mut lines = answer.lines();
+        lines.next().filter(|version| *version == "1")?;
+        let header: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(' ').collect();
+        let column = |name: &str| header.iter().position(|title| *title == name);
+        let (backend, name, ip) = (column("be_name")?, column("srv_name")?, column("srv_addr")?);
+        lines
+            .filter(|line| !line.is_empty())
+            .map(|line| {
+                let values: Vec<&str> = line.split(' ').collect();
+                Some(Self {
+                    backend: (*values.get(backend)?).to_owned(),
+                    name: (*values.get(name)?).to_owned(),
+                    ip: values.get(ip).filter(|ip| **ip != "-").map(|ip| (*ip).to_owned()),
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_found_by_their_names() {
+        let answer = "# pxname,svname,qcur,qmax,scur,smax,slim,stot
+fe_write,FRONTEND,,,3,4,0,9
+be_write,s1,0,0,2,2,,9
+be_write,BACKEND,0,0,2,2,500,9
+
+";
+        let load = Load::parse(answer).unwrap();
+        assert_eq!(load.frontends["fe_write"], Frontend { sessions: 3, limit: 0 });
+        assert_eq!(load.backends["be_write"], 2);
+        assert_eq!(Load::parse("Permission denied"), None);
+    }
+
+    #[test]
+    fn a_server_without_an_address_is_told_apart() {
+        let answer = "1
+# be_id be_name srv_id srv_name srv_addr srv_op_state
+3 be_write 1 s1 127.0.0.1 2
+5 be_web 1 s1 - 0
+";
+        let servers = Server::parse(answer).unwrap();
+        assert_eq!(servers[0].ip.as_deref(), Some("127.0.0.1"));
+        assert_eq!((servers[1].backend.as_str(), &servers[1].ip), ("be_web", &None));
+        assert_eq!(Server::parse("Can't find backend."), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! Which part of the world the next decision depends on. While clients are held nothing else is looked at.
+
+use crate::api::{ClusterMigration, Step};
+
+/// What to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Focus {
+    /// Everything.
+    Everything,
+    /// The HAProxy pods and the routing, until the agents have reached this generation.
+    Proxies {
+        /// Generation that is waited for.
+        generation: u64,
+    },
+    /// The old primary.
+    OldPrimary,
+    /// The leader.
+    Leader,
+    /// The leader, and the old primary for as long as that does not delay.
+    LeaderAndOldPrimary,
+}
+
+impl Focus {
+    /// What the next decision on a migration depends on.
+    #[must_use]
+    pub fn of(migration: &ClusterMigration) -> Self {
+        let record = migration.status.as_ref().and_then(|status| status.switchover.as_ref());
+        match record.map(|record| (record.step, record.generation)) {
+            Some((Step::Hold, generation)) => Self::Proxies { generation },
+            Some((Step::Route, generation)) => Self::Proxies {
+                generation: generation + 1,
+            },
+            Some((Step::Arm | Step::Stop, _)) => Self::OldPrimary,
+            Some((Step::Prove, _)) => Self::LeaderAndOldPrimary,
+            Some((Step::Promote, _)) => Self::Leader,
+            Some((
+                Step::Gate | Step::Follow | Step::Finish | Step::Done | Step::Restore | Step::Release | Step::Aborted,
+                _,
+            ))
+            | None => Self::Everything,
+        }
+    }
+
+    /// Whether a member with this place is looked at.
+    #[must_use]
+    pub const fn includes(self, is_old_primary: bool, is_leader: bool) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Proxies { .. } => false,
+            Self::OldPrimary => is_old_primary,
+            Self::Leader => is_leader,
+            Self::LeaderAndOldPrimary => is_leader || is_old_primary,
+        }
+    }
+
+    /// Whether the routing and the HAProxy pods are looked at.
+    #[must_use]
+    pub const fn includes_proxies(self) -> bool {
+        matches!(self, Self::Everything | Self::Proxies { .. })
+    }
+}

@@ -1,0 +1,319 @@
+//! Objects of a migration in Kubernetes.
+
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    batch::v1::Job,
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount},
+    policy::v1::PodDisruptionBudget,
+    rbac::v1::{Role, RoleBinding},
+};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
+use serde::de::DeserializeOwned;
+
+use super::{Error, JobState, Objects, Routing, within};
+use crate::{
+    api::{ANNOTATION_HASH, ClusterMigration, LABEL_COMPONENT, LABEL_MEMBER, LABEL_MIGRATION, LABEL_ROLE},
+    resources::{Kind, haproxy_name, routing_name},
+};
+
+/// A ready or once ready HAProxy pod.
+pub struct ProxyPodPlace {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub ip: String,
+}
+
+/// Everything that is read of Kubernetes.
+pub struct Found {
+    /// Objects of the migration.
+    pub objects: Objects,
+    /// The routing.
+    pub routing: Option<Routing>,
+    /// HAProxy pods.
+    pub proxies: Vec<ProxyPodPlace>,
+}
+
+/// Reads every object of a migration.
+///
+/// # Errors
+/// The API server does not answer in time or refuses.
+pub async fn fetch_objects(client: &Client, migration: &ClusterMigration) -> Result<Found, Error> {
+    let lister = Lister {
+        client,
+        namespace: migration.metadata.namespace.as_deref().unwrap_or_default(),
+        selector: format!(
+            "{LABEL_MIGRATION}={}",
+            migration.metadata.name.as_deref().unwrap_or_default()
+        ),
+    };
+    let mut objects = Objects::default();
+    let (configs, services, claims, sets, jobs, deployments, pods) = tokio::try_join!(
+        lister.list::<ConfigMap>(),
+        lister.list::<Service>(),
+        lister.list::<PersistentVolumeClaim>(),
+        lister.list::<StatefulSet>(),
+        lister.list::<Job>(),
+        lister.list::<Deployment>(),
+        lister.list_pods(migration),
+    )?;
+    note(&mut objects, Kind::ConfigMap, &configs);
+    note(&mut objects, Kind::Service, &services);
+    note(&mut objects, Kind::PersistentVolumeClaim, &claims);
+    note(&mut objects, Kind::StatefulSet, &sets);
+    note(&mut objects, Kind::Job, &jobs);
+    note(&mut objects, Kind::Deployment, &deployments);
+    if migration.spec.traffic.is_some() {
+        let name = haproxy_name(migration);
+        note(
+            &mut objects,
+            Kind::ServiceAccount,
+            &lister.get::<ServiceAccount>(&name).await?,
+        );
+        note(&mut objects, Kind::Role, &lister.get::<Role>(&name).await?);
+        note(
+            &mut objects,
+            Kind::RoleBinding,
+            &lister.get::<RoleBinding>(&name).await?,
+        );
+        note(
+            &mut objects,
+            Kind::PodDisruptionBudget,
+            &lister.get::<PodDisruptionBudget>(&name).await?,
+        );
+    }
+    for service in &services {
+        note_service(&mut objects, service);
+    }
+    for pod in &pods {
+        note_pod(&mut objects, pod);
+    }
+    for job in &jobs {
+        objects.jobs.insert(job.name_any(), job_state(job, &pods));
+    }
+    let routing = configs
+        .iter()
+        .find(|config| config.name_any() == routing_name(migration))
+        .and_then(read_routing);
+    let proxies = pods.iter().filter_map(proxy_place).collect();
+    Ok(Found {
+        objects,
+        routing,
+        proxies,
+    })
+}
+
+/// Reads the routing and the HAProxy pods only, for the time in which clients are held.
+///
+/// # Errors
+/// The API server does not answer in time or refuses.
+pub async fn fetch_traffic(
+    client: &Client,
+    migration: &ClusterMigration,
+) -> Result<(Option<Routing>, Vec<ProxyPodPlace>), Error> {
+    let namespace = migration.metadata.namespace.as_deref().unwrap_or_default();
+    let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let of_haproxy = ListParams::default().labels(&format!(
+        "{LABEL_MIGRATION}={},{LABEL_COMPONENT}=haproxy",
+        migration.metadata.name.as_deref().unwrap_or_default()
+    ));
+    let name = routing_name(migration);
+    let (config, pods) = tokio::try_join!(within(configs.get_opt(&name)), within(pods.list(&of_haproxy)))?;
+    Ok((
+        config.as_ref().and_then(read_routing),
+        pods.items.iter().filter_map(proxy_place).collect(),
+    ))
+}
+
+struct Lister<'a> {
+    client: &'a Client,
+    namespace: &'a str,
+    selector: String,
+}
+
+impl Lister<'_> {
+    async fn list<K>(&self) -> Result<Vec<K>, Error>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), self.namespace);
+        let labels = ListParams::default().labels(&self.selector);
+        Ok(within(api.list(&labels)).await?.items)
+    }
+
+    /// Pods of the migration. Those of Jobs carry the Job's labels only, so they are found by the Jobs' names.
+    async fn list_pods(&self, migration: &ClusterMigration) -> Result<Vec<Pod>, Error> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
+        let mut pods = self.list::<Pod>().await?;
+        let of_jobs = ListParams::default().labels("batch.kubernetes.io/job-name");
+        let prefix = format!("{}-", migration.metadata.name.as_deref().unwrap_or_default());
+        pods.extend(
+            within(api.list(&of_jobs))
+                .await?
+                .items
+                .into_iter()
+                .filter(|pod| pod.name_any().starts_with(&prefix)),
+        );
+        Ok(pods)
+    }
+
+    async fn get<K>(&self, name: &str) -> Result<Vec<K>, Error>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), self.namespace);
+        Ok(within(api.get_opt(name)).await?.into_iter().collect())
+    }
+}
+
+fn note<K: ResourceExt>(objects: &mut Objects, kind: Kind, found: &[K]) {
+    for object in found {
+        let hash = object.annotations().get(ANNOTATION_HASH).cloned().unwrap_or_default();
+        objects.applied.insert((kind, object.name_any()), hash);
+    }
+}
+
+fn note_service(objects: &mut Objects, service: &Service) {
+    let name = service.name_any();
+    let spec = service.spec.as_ref();
+    if let Some(ip) = spec
+        .and_then(|spec| spec.cluster_ip.clone())
+        .filter(|ip| ip != "None" && !ip.is_empty())
+    {
+        objects.cluster_ips.insert(name.clone(), ip);
+    }
+    let port = spec
+        .and_then(|spec| spec.ports.as_ref()?.first()?.node_port)
+        .and_then(|port| u16::try_from(port).ok());
+    if let Some(port) = port {
+        objects.node_ports.insert(name.clone(), port);
+    }
+    let ingress = service
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref()?.first().cloned());
+    if let Some(address) = ingress.and_then(|ingress| ingress.ip.or(ingress.hostname)) {
+        objects.load_balancers.insert(name, address);
+    }
+}
+
+fn note_pod(objects: &mut Objects, pod: &Pod) {
+    let member = pod.labels().get(LABEL_MEMBER);
+    let job = pod.labels().get("batch.kubernetes.io/job-name");
+    if let (Some(member), None) = (member, job) {
+        objects
+            .pod_roles
+            .insert(member.clone(), pod.labels().get(LABEL_ROLE).cloned());
+    }
+    if let (Some(owner), Some(problem)) = (job.or(member), find_problem(pod)) {
+        objects.pod_problems.insert(owner.clone(), problem);
+    }
+}
+
+/// What keeps a pod from starting, as a sentence.
+fn find_problem(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
+        .and_then(|condition| condition.message.clone());
+    if unscheduled.is_some() {
+        return unscheduled;
+    }
+    let container = status.container_statuses.as_ref()?.first()?;
+    let state = container.state.as_ref()?;
+    let waiting = state.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    matches!(
+        reason,
+        "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "CreateContainerConfigError"
+            | "CreateContainerError"
+            | "CrashLoopBackOff"
+            | "RunContainerError"
+    )
+    .then(|| {
+        let ended = container
+            .last_state
+            .as_ref()
+            .and_then(|last| last.terminated.as_ref()?.message.clone());
+        let message = ended.or_else(|| waiting.message.clone()).unwrap_or_default();
+        format!("{reason}: {}", shorten(&message))
+    })
+}
+
+fn job_state(job: &Job, pods: &[Pod]) -> JobState {
+    let name = job.name_any();
+    let said = || {
+        pods.iter()
+            .filter(|pod| pod.labels().get("batch.kubernetes.io/job-name") == Some(&name))
+            .max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
+            .and_then(|pod| {
+                let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+                container.state.as_ref()?.terminated.as_ref()?.message.clone()
+            })
+            .map(|message| shorten(&message))
+            .unwrap_or_default()
+    };
+    let is = |kind: &str| {
+        job.status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .any(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    if is("Complete") {
+        JobState::Succeeded(said())
+    } else if is("Failed") {
+        JobState::Failed(said())
+    } else {
+        JobState::Running
+    }
+}
+
+/// The last words of a text, on one line.
+fn shorten(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let skip = line.chars().count().saturating_sub(400);
+    line.chars().skip(skip).collect()
+}
+
+fn read_routing(config: &ConfigMap) -> Option<Routing> {
+    let data = config.data.as_ref()?;
+    Some(Routing {
+        generation: data.get("generation")?.parse().ok()?,
+        state: data.get("state")?.parse().ok()?,
+        text: data.get("haproxy.cfg")?.clone(),
+    })
+}
+
+/// Pods that may serve clients: those with an address that are not ending. One that never became ready serves nobody yet.
+fn proxy_place(pod: &Pod) -> Option<ProxyPodPlace> {
+    if pod.labels().get(LABEL_COMPONENT).map(String::as_str) != Some("haproxy")
+        || pod.metadata.deletion_timestamp.is_some()
+    {
+        return None;
+    }
+    let status = pod.status.as_ref()?;
+    let started = status
+        .container_statuses
+        .as_ref()?
+        .iter()
+        .any(|container| container.started == Some(true));
+    started.then(|| {
+        Some(ProxyPodPlace {
+            name: pod.name_any(),
+            ip: status.pod_ip.clone()?,
+        })
+    })?
+}

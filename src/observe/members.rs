@@ -1,0 +1,164 @@
+//! Servers of both sides: which there are, and what each says.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use super::{Credentials, Focus, Member, Objects, Sight};
+use crate::{
+    address::Address,
+    api::{ClusterMigration, ExposureType, Side},
+    postgres::{Error, Login, MemberName, Session, fetch_server},
+    resources::{external_name, member_host},
+};
+
+/// How long a look at one server may take.
+const LOOK: Duration = Duration::from_secs(4);
+/// How long a look at the old primary may take while the leader is what matters.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Names of the target's members, the leader first.
+#[must_use]
+pub fn target_members(migration: &ClusterMigration) -> Vec<MemberName> {
+    let name = migration.metadata.name.as_deref().unwrap_or_default();
+    (1..=migration.spec.target.members)
+        .filter_map(|number| MemberName::try_from(format!("{name}-{number}").as_str()).ok())
+        .collect()
+}
+
+/// Open sessions by address, used again from turn to turn: opening one costs several round trips.
+#[derive(Clone, Default)]
+pub struct Sessions {
+    open: Arc<Mutex<HashMap<Address, Arc<Session>>>>,
+}
+
+impl Sessions {
+    /// An open session to an address.
+    ///
+    /// # Errors
+    /// See [`Login::connect`].
+    pub async fn get(&self, login: &Login, address: &Address) -> Result<Arc<Session>, Error> {
+        let known = self.lock().get(address).filter(|session| !session.is_closed()).cloned();
+        if let Some(session) = known {
+            return Ok(session);
+        }
+        let session = Arc::new(login.connect(address).await?);
+        self.lock().insert(address.clone(), Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Forgets the session to an address, so that the next one is new.
+    pub fn forget(&self, address: &Address) {
+        self.lock().remove(address);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Arc<Session>>> {
+        // A panic while the map was locked leaves it whole: it only holds handles.
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The members of a migration, not looked at yet.
+pub fn list_members(migration: &ClusterMigration, objects: &Objects) -> Vec<Member> {
+    let namespace = migration.metadata.namespace.as_deref().unwrap_or_default();
+    let source = migration.spec.source.members.iter().filter_map(|member| {
+        let address = Address::new(&member.host, member.port).ok()?;
+        Some(Member {
+            name: MemberName::try_from(member.name.as_str()).ok()?,
+            side: Side::Source,
+            outside: Some(address.clone()),
+            address,
+            sight: Sight::NotLooked,
+        })
+    });
+    let target = target_members(migration).into_iter().filter_map(|name| {
+        Some(Member {
+            side: Side::Target,
+            address: Address::new(&member_host(namespace, &name), 5432).ok()?,
+            outside: find_outside(migration, objects, &name),
+            name,
+            sight: Sight::NotLooked,
+        })
+    });
+    source.chain(target).collect()
+}
+
+/// The address by which the source's hosts reach a target member.
+fn find_outside(migration: &ClusterMigration, objects: &Objects, name: &MemberName) -> Option<Address> {
+    let exposure = &migration.spec.target.exposure;
+    let named = exposure.hosts.get(name.as_str());
+    let service = external_name(name);
+    match exposure.kind {
+        ExposureType::None => named?.parse().ok(),
+        ExposureType::NodePort => Address::new(named?, *objects.node_ports.get(&service)?).ok(),
+        ExposureType::LoadBalancer => Address::new(named.or_else(|| objects.load_balancers.get(&service))?, 5432).ok(),
+    }
+}
+
+/// Looks at the members that the focus includes, all at once.
+pub async fn look_at(
+    members: &mut [Member],
+    migration: &ClusterMigration,
+    objects: &Objects,
+    focus: Focus,
+    credentials: &Credentials,
+    sessions: &Sessions,
+) {
+    let record = migration.status.as_ref().and_then(|status| status.switchover.as_ref());
+    let looks = members.iter().map(|member| {
+        let is_old_primary = record.is_some_and(|record| record.old_primary == member.name.as_str());
+        let is_leader = record.is_some_and(|record| record.leader == member.name.as_str());
+        let exists = member.side == Side::Source || objects.pod_roles.contains_key(member.name.as_str());
+        let login = match member.side {
+            Side::Source => &credentials.source,
+            Side::Target => &credentials.target,
+        };
+        let patience = if focus == Focus::LeaderAndOldPrimary && is_old_primary {
+            GLANCE
+        } else {
+            LOOK
+        };
+        async move {
+            if !exists || !focus.includes(is_old_primary, is_leader) {
+                return Sight::NotLooked;
+            }
+            match timeout(patience, look(login, &member.address, sessions)).await {
+                Ok(sight) => sight,
+                Err(_) => {
+                    sessions.forget(&member.address);
+                    Sight::Unreachable(format!(
+                        "{} gave no answer within {} ms",
+                        member.address,
+                        patience.as_millis()
+                    ))
+                }
+            }
+        }
+    });
+    let sights = join_all(looks).await;
+    for (member, sight) in members.iter_mut().zip(sights) {
+        member.sight = sight;
+    }
+}
+
+async fn look(login: &Login, address: &Address, sessions: &Sessions) -> Sight {
+    let seen = async {
+        let session = sessions.get(login, address).await?;
+        fetch_server(&session).await
+    };
+    match seen.await {
+        Ok(server) => Sight::Seen(Box::new(server)),
+        Err(error) => {
+            sessions.forget(address);
+            match error {
+                Error::Refused { .. } | Error::Answer { .. } => Sight::Refused(error.to_string()),
+                _ => Sight::Unreachable(error.to_string()),
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Typed SQL: one file per subject. Knows no Kubernetes.
+
+mod canary;
+mod configuration;
+mod connection;
+mod conninfo;
+mod lsn;
+mod name;
+mod promotion;
+mod server;
+mod slot;
+mod standby;
+mod stop;
+
+pub use canary::{fetch_canary, write_canary, write_marker};
+pub use configuration::{HBA_FILE, render_hba, render_postgresql};
+pub use connection::{Error, Login, Session};
+pub use conninfo::Conninfo;
+pub use lsn::Lsn;
+pub use name::{MemberName, SlotName, quote_configuration, quote_literal, quote_shell};
+pub use promotion::{analyze_all, checkpoint, fetch_fork, promote};
+pub use server::{Backup, PARITY, Server, Slot, Standby, fetch_server};
+pub use slot::{drop_slot, ensure_slot};
+pub use standby::{arm, disarm, follow};
+pub use stop::{end_silent_standbys, restart_by_sql};

@@ -1,0 +1,68 @@
+//! Checkpoints, promotion, and what is due after it.
+
+use std::time::Duration;
+
+use super::{Error, Login, Lsn, Session};
+use crate::address::Address;
+
+/// Asks for an immediate checkpoint; on a standby a restartpoint at the last checkpoint that was replayed.
+///
+/// # Errors
+/// The server refuses or needs more than 60 s.
+pub async fn checkpoint(session: &Session) -> Result<(), Error> {
+    session.batch("a checkpoint", "CHECKPOINT").await
+}
+
+/// Promotes a standby and waits until it accepts writes, at most 30 s.
+///
+/// # Errors
+/// The server refuses or does not answer; whether it was promoted must be observed.
+pub async fn promote(session: &Session) -> Result<(), Error> {
+    let what = "the promotion";
+    session
+        .row(what, Duration::from_secs(35), "SELECT pg_promote(true, 30)", &[])
+        .await
+        .map(|_| ())
+}
+
+/// Where the current timeline of a primary forked off its parent, read from the history file.
+///
+/// # Errors
+/// The server does not answer or there is no history file.
+pub async fn fetch_fork(session: &Session, timeline: u32) -> Result<Lsn, Error> {
+    let what = "reading the timeline's history";
+    let file = format!("pg_wal/{timeline:08X}.history");
+    let row = session
+        .row(what, Duration::from_secs(2), "SELECT pg_read_file($1)", &[&file])
+        .await?;
+    let text: String = row.try_get(0).map_err(Error::statement(what))?;
+    text.lines()
+        .rfind(|line| !line.trim().is_empty() && !line.starts_with('#'))
+        .and_then(|line| line.split('\t').nth(1))
+        .ok_or_else(|| format!("{file} holds no switch point"))
+        .and_then(str::parse)
+        .map_err(|because| Error::Answer { what, because })
+}
+
+/// Renews the statistics of every database, which promotion starts from zero. At most 60 s a database.
+///
+/// # Errors
+/// The first database that could not be analyzed.
+pub async fn analyze_all(login: &Login, address: &Address, session: &Session) -> Result<(), Error> {
+    let what = "listing databases";
+    let list =
+        "SELECT coalesce(array_agg(datname::text), '{}') FROM pg_database WHERE datallowconn AND NOT datistemplate";
+    let names: Vec<String> = session
+        .row(what, Duration::from_secs(5), list, &[])
+        .await?
+        .try_get(0)
+        .map_err(Error::statement(what))?;
+    for name in names {
+        login
+            .connect_to(address, &name)
+            .await?
+            .batch("renewing statistics", "ANALYZE")
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Pointing a standby at its upstream, and arming a primary so that it comes back as a standby.
+
+use std::time::Duration;
+
+use super::{Conninfo, Error, Session, SlotName, quote_literal};
+
+/// Points a standby at an upstream and a slot there; takes effect at once, without a restart.
+///
+/// # Errors
+/// The server refuses or does not answer.
+pub async fn follow(session: &Session, conninfo: &Conninfo, slot: &SlotName) -> Result<(), Error> {
+    let what = "pointing the standby at its upstream";
+    point(session, what, Some((conninfo, slot))).await
+}
+
+/// Arms a running primary: whatever restarts it from now on brings it back as a standby of the upstream.
+///
+/// # Errors
+/// The server refuses or does not answer.
+pub async fn arm(session: &Session, conninfo: &Conninfo, slot: &SlotName) -> Result<(), Error> {
+    let what = "arming the old primary";
+    point(session, what, Some((conninfo, slot))).await?;
+    session
+        .batch(
+            what,
+            "DO $$ BEGIN EXECUTE format('COPY (SELECT '''') TO %L', current_setting('data_directory') || '/standby.signal'); END $$",
+        )
+        .await
+}
+
+/// Takes the arming of a running primary back.
+///
+/// # Errors
+/// The server refuses or does not answer.
+pub async fn disarm(session: &Session) -> Result<(), Error> {
+    let what = "disarming the primary";
+    // The server runs the program in its data directory.
+    session
+        .batch(what, "COPY (SELECT '') TO PROGRAM 'rm -f standby.signal'")
+        .await?;
+    point(session, what, None).await
+}
+
+/// Each ALTER SYSTEM is a statement of its own, since it must not run inside a transaction block.
+async fn point(session: &Session, what: &'static str, upstream: Option<(&Conninfo, &SlotName)>) -> Result<(), Error> {
+    let (conninfo, slot) = match upstream {
+        Some((conninfo, slot)) => (
+            format!(
+                "ALTER SYSTEM SET primary_conninfo = {}",
+                quote_literal(&conninfo.render())
+            ),
+            format!("ALTER SYSTEM SET primary_slot_name = {}", quote_literal(slot.as_str())),
+        ),
+        None => (
+            "ALTER SYSTEM RESET primary_conninfo".to_owned(),
+            "ALTER SYSTEM RESET primary_slot_name".to_owned(),
+        ),
+    };
+    session.batch(what, &conninfo).await?;
+    session.batch(what, &slot).await?;
+    session
+        .row(what, Duration::from_secs(5), "SELECT pg_reload_conf()", &[])
+        .await
+        .map(|_| ())
+}

@@ -1,0 +1,219 @@
+//! The next status, from the last one and what was seen, decided and done. Pure.
+
+use super::conditions::build_conditions;
+use crate::{
+    act::Effects,
+    api::{
+        Attempt, ClusterMigrationStatus, DesiredPhase, MemberStatus, Outcome, Phase, PlanStatus, Role, SeedingStatus,
+        Side, Step,
+    },
+    decide::{Decided, Decision, Told},
+    observe::{Member, Sight, Snapshot},
+    postgres::Lsn,
+    resources::{Kind, seeding_name},
+};
+
+/// How many ended attempts are kept.
+const KEPT_ATTEMPTS: usize = 10;
+
+/// The next status.
+#[must_use]
+pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> ClusterMigrationStatus {
+    let last = seen.migration.status.clone().unwrap_or_default();
+    let mut next = last.clone();
+    next.observed_generation = seen.migration.metadata.generation;
+    match &decided.decision {
+        Decision::Advance(advance) => {
+            next.phase = match advance.to {
+                Step::Gate | Step::Aborted => Phase::Replicating,
+                Step::Follow | Step::Finish | Step::Done => Phase::Switched,
+                _ => Phase::Switching,
+            };
+            next.message = format!("{}: {}", advance.to.as_str(), advance.because);
+            next.switchover = Some((*advance.record).clone());
+            if advance.to.is_terminal() {
+                let aborted = advance.to == Step::Aborted;
+                let message = match (&advance.record.abort_reason, aborted) {
+                    (Some(why), true) => why.clone(),
+                    _ => advance.because.clone(),
+                };
+                next.attempts.insert(
+                    0,
+                    Attempt {
+                        attempt: advance.record.attempt,
+                        outcome: if aborted { Outcome::Aborted } else { Outcome::Switched },
+                        message,
+                        end_time: seen.now,
+                    },
+                );
+                next.attempts.truncate(KEPT_ATTEMPTS);
+            }
+        }
+        Decision::Act { told, .. } | Decision::Wait { told, .. } | Decision::Halt { told } => {
+            next.phase = told.phase;
+            next.message.clone_from(&told.message);
+        }
+    }
+    let looked = seen
+        .members
+        .iter()
+        .any(|member| !matches!(member.sight, Sight::NotLooked));
+    if looked && next.phase != Phase::Switching {
+        next.members = build_members(seen);
+        next.seeding = build_seeding(seen, &last);
+        next.progress = build_progress(&next.seeding);
+        next.lag = build_lag(seen);
+        next.plan = Some(PlanStatus {
+            findings: decided.findings.clone(),
+            database_bytes: seen
+                .side(Side::Source)
+                .find_map(|member| member.server())
+                .map(|server| server.database_bytes),
+        });
+    }
+    if let Some((system_identifier, clone_source)) = &effects.identity {
+        next.system_identifier = Some(system_identifier.clone());
+        next.clone_source = Some(clone_source.clone());
+    }
+    if let Some(marker) = &effects.marker {
+        next.marker = Some(marker.clone());
+    }
+    if let Some(marker) = next.marker.as_mut().filter(|marker| marker.replayed_time.is_none()) {
+        let position: Option<Lsn> = marker.lsn.parse().ok();
+        let replayed = seen.leader().and_then(Member::server).and_then(|server| server.lsn);
+        if position.is_some() && replayed >= position {
+            marker.replayed_time = Some(seen.now);
+        }
+    }
+    next.conditions = build_conditions(seen, &next, &told_of(&decided.decision, &next));
+    next
+}
+
+/// What the decision tells; for an advance what status tells now.
+fn told_of(decision: &Decision, next: &ClusterMigrationStatus) -> Told {
+    match decision {
+        Decision::Act { told, .. } | Decision::Wait { told, .. } | Decision::Halt { told } => told.clone(),
+        Decision::Advance(advance) => {
+            let reason = match advance.to {
+                Step::Restore | Step::Release | Step::Aborted => crate::api::Reason::Aborted,
+                Step::Done => crate::api::Reason::Done,
+                _ => crate::api::Reason::Switching,
+            };
+            Told::new(next.phase, reason, next.message.clone())
+        }
+    }
+}
+
+fn build_members(seen: &Snapshot) -> Vec<MemberStatus> {
+    let written = seen
+        .primaries()
+        .first()
+        .and_then(|member| member.server())
+        .and_then(|server| server.lsn);
+    seen.members
+        .iter()
+        .map(|member| {
+            let server = member.server();
+            let streaming = server.filter(|server| server.in_recovery);
+            let upstream = streaming.and_then(|server| {
+                let (host, port) = (server.sender_host.as_deref()?, server.sender_port?);
+                Some(
+                    seen.member_at(host, port)
+                        .map_or_else(|| format!("{host}:{port}"), |member| member.name.to_string()),
+                )
+            });
+            MemberStatus {
+                name: member.name.to_string(),
+                side: member.side,
+                role: match server {
+                    Some(server) if server.in_recovery => Role::Standby,
+                    Some(_) => Role::Primary,
+                    None => Role::Unknown,
+                },
+                upstream,
+                streaming: streaming.map(|server| server.streams_within(30.0)),
+                timeline: server.map(|server| server.timeline),
+                lsn: server.and_then(|server| server.lsn).map(|lsn| lsn.to_string()),
+                lag_bytes: streaming.and_then(|server| Some(written?.bytes_after(server.lsn?))),
+                problem: match &member.sight {
+                    Sight::Unreachable(because) | Sight::Refused(because) => Some(because.clone()),
+                    Sight::Seen(_) | Sight::NotLooked => None,
+                },
+            }
+        })
+        .collect()
+}
+
+/// Progress from the servers that send the base backups; a member that runs was cloned completely.
+fn build_seeding(seen: &Snapshot, last: &ClusterMigrationStatus) -> Vec<SeedingStatus> {
+    if last.system_identifier.is_none() {
+        return Vec::new();
+    }
+    seen.side(Side::Target)
+        .map(|member| {
+            let name = member.name.to_string();
+            let before = last.seeding.iter().find(|seeding| seeding.member == name);
+            let complete = seen.objects.applied.contains_key(&(Kind::StatefulSet, name.clone()));
+            let application = member.name.application_name();
+            let sent = seen.members.iter().find_map(|upstream| {
+                let backup = upstream
+                    .server()?
+                    .backups
+                    .iter()
+                    .find(|backup| backup.name == application)?;
+                Some((upstream.name.to_string(), backup.clone()))
+            });
+            let started = seen.objects.jobs.contains_key(&seeding_name(&member.name));
+            let (from, done, total) = match (sent, before) {
+                (Some((from, backup)), _) => (from, backup.done, backup.total.unwrap_or(0)),
+                (None, Some(before)) => (before.from.clone(), before.bytes_done, before.bytes_total),
+                (None, None) if started => (String::new(), 0, 0),
+                (None, None) => (String::new(), 0, 0),
+            };
+            SeedingStatus {
+                member: name,
+                from,
+                bytes_done: if complete { done.max(total) } else { done },
+                bytes_total: total,
+                complete,
+            }
+        })
+        .collect()
+}
+
+/// Mean progress of all clones in percent.
+fn build_progress(seeding: &[SeedingStatus]) -> Option<String> {
+    let share = |one: &SeedingStatus| {
+        if one.complete {
+            100
+        } else if one.bytes_total == 0 {
+            0
+        } else {
+            // A clone is complete when its Job says so, not when the estimate is reached.
+            (one.bytes_done * 100 / one.bytes_total).min(99)
+        }
+    };
+    let count = u64::try_from(seeding.len()).ok().filter(|count| *count > 0)?;
+    Some(format!("{}%", seeding.iter().map(share).sum::<u64>() / count))
+}
+
+/// Lag of the leader in bytes, and how long the newest marker took or has been taking.
+fn build_lag(seen: &Snapshot) -> Option<String> {
+    let primary = *seen.primaries().first()?;
+    let follower = match primary.side {
+        Side::Source => seen.leader()?,
+        Side::Target => return None,
+    };
+    let bytes = primary.server()?.lsn?.bytes_after(follower.server()?.lsn?);
+    Some(format!("{bytes} B"))
+}
+
+/// Whether the migration is where the specification wants it.
+pub(super) fn is_where_wanted(seen: &Snapshot, next: &ClusterMigrationStatus) -> bool {
+    matches!(
+        (seen.migration.spec.phase, next.phase),
+        (DesiredPhase::Planned, Phase::Planned)
+            | (DesiredPhase::Replicating, Phase::Replicating)
+            | (DesiredPhase::Switched, Phase::Switched)
+    )
+}

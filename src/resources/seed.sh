@@ -1,0 +1,18 @@
+# Clones the upstream into DATA. Arguments: DATA CONNINFO SLOT [FURTHER FLAGS OF pg_basebackup].
+set -eu
+data=$1 conninfo=$2 slot=$3
+shift 3
+if [ -d "$data" ]; then
+  echo "$data is complete already"
+  exit 0
+fi
+rm -rf "$data.partial"
+umask 077
+printf '*:*:*:*:%s\n' "$(sed -e 's/[\\:]/\\&/g' /etc/mitosis/source/password)" > /tmp/pgpass
+PGPASSFILE=/tmp/pgpass pg_basebackup --pgdata="$data.partial" --dbname="$conninfo" --slot="$slot" \
+  --wal-method=stream --checkpoint=fast --no-password "$@"
+# Settings of the source's ALTER SYSTEM travel with a clone; the operator points the standby at its upstream once it runs.
+: > "$data.partial/postgresql.auto.conf"
+: > "$data.partial/standby.signal"
+sync
+mv "$data.partial" "$data"
