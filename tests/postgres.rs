@@ -1,0 +1,139 @@
+//! The SQL of the operator does on real servers what its names say.
+
+mod servers;
+
+use std::time::{Duration, Instant};
+
+use mitosis::postgres::{
+    Conninfo, Lsn, MemberName, Session, analyze_all, arm, checkpoint, disarm, drop_slot, ensure_slot, fetch_canary, fetch_fork,
+    fetch_server, follow, promote, restart_by_sql, write_canary, write_marker,
+};
+use servers::Server;
+
+fn name(text: &str) -> MemberName {
+    MemberName::try_from(text).unwrap()
+}
+
+fn conninfo(upstream: &Server, standby: &str) -> Conninfo {
+    let login = Server::login();
+    Conninfo {
+        upstream: upstream.address(),
+        user: login.user,
+        password: Some(login.password),
+        sslmode: "disable",
+        sslrootcert: None,
+        standby: name(standby),
+    }
+}
+
+async fn until<T>(what: &str, mut seen: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = seen().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A primary a1 and a standby b1 that streams from it.
+async fn pair() -> (Server, Session, Server, Session) {
+    let a1 = Server::primary();
+    let on_a1 = a1.session().await;
+    let slot = name("b1").slot();
+    ensure_slot(&on_a1, &slot).await.unwrap();
+    ensure_slot(&on_a1, &slot).await.unwrap();
+    let b1 = Server::standby_of(&a1, slot.as_str());
+    let on_b1 = b1.session().await;
+    follow(&on_b1, &conninfo(&a1, "b1"), &slot).await.unwrap();
+    until("b1 streams", async || fetch_server(&on_b1).await.unwrap().streams_within(3.0).then_some(())).await;
+    (a1, on_a1, b1, on_b1)
+}
+
+async fn replayed(on: &Session, position: Lsn) {
+    until("the position is replayed", async || (fetch_server(on).await.unwrap().lsn >= Some(position)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_armed_primary_that_restarts_itself_comes_back_as_a_standby_and_nothing_is_missing_on_the_promoted_one() {
+    let (a1, on_a1, b1, on_b1) = pair().await;
+    let told = fetch_server(&on_b1).await.unwrap();
+    assert_eq!(told.follows_as.as_deref(), Some("mitosis_b1"));
+    assert_eq!(told.follows_port, Some(a1.port));
+    ensure_slot(&on_b1, &name("a1").slot()).await.unwrap();
+    let canary = write_canary(&on_a1, "attempt-1").await.unwrap();
+    assert_eq!(write_canary(&on_a1, "attempt-1").await.unwrap().bytes_after(canary), 0, "the canary is written once");
+    let marker = write_marker(&on_a1, "gate").await.unwrap();
+    replayed(&on_b1, marker).await;
+    assert!(fetch_canary(&on_b1, "attempt-1").await.unwrap());
+    assert!(!fetch_canary(&on_b1, "attempt-2").await.unwrap());
+
+    arm(&on_a1, &conninfo(&b1, "a1"), &name("a1").slot()).await.unwrap();
+    let armed = fetch_server(&on_a1).await.unwrap();
+    assert!(armed.standby_signal && !armed.in_recovery, "an armed primary still serves");
+    checkpoint(&on_b1).await.unwrap();
+    assert_eq!(fetch_server(&on_b1).await.unwrap().replayed_shutdown_checkpoint(), None, "a running primary proves nothing");
+
+    restart_by_sql(&on_a1, &armed.data_directory, None).await.unwrap();
+    let end = until("the shutdown checkpoint is replayed", async || {
+        checkpoint(&on_b1).await.unwrap();
+        fetch_server(&on_b1).await.unwrap().replayed_shutdown_checkpoint()
+    })
+    .await;
+    assert!(end > marker);
+    promote(&on_b1).await.unwrap();
+    let primary = fetch_server(&on_b1).await.unwrap();
+    assert!(!primary.in_recovery);
+    assert_eq!(primary.timeline, 2);
+    assert_eq!(fetch_fork(&on_b1, 2).await.unwrap(), end, "the new timeline forks off where the old primary ended");
+
+    let on_a1 = a1.session().await;
+    until("a1 follows on the new timeline without pg_rewind", async || {
+        let server = fetch_server(&on_a1).await.unwrap();
+        (server.in_recovery && server.streams_within(3.0) && server.timeline == 2).then_some(())
+    })
+    .await;
+    analyze_all(&Server::login(), &b1.address(), &on_b1).await.unwrap();
+    drop_slot(&on_a1, &name("b1").slot()).await.unwrap();
+    drop_slot(&on_a1, &name("b1").slot()).await.unwrap();
+    assert!(!fetch_server(&on_a1).await.unwrap().has_slot("mitosis_b1"));
+}
+
+#[tokio::test]
+async fn a_primary_that_was_killed_gives_no_proof() {
+    let (a1, on_a1, _b1, on_b1) = pair().await;
+    let marker = write_marker(&on_a1, "last").await.unwrap();
+    replayed(&on_b1, marker).await;
+    a1.stop_at_once();
+    checkpoint(&on_b1).await.unwrap();
+    assert_eq!(fetch_server(&on_b1).await.unwrap().replayed_shutdown_checkpoint(), None);
+}
+
+#[tokio::test]
+async fn a_disarmed_primary_stays_a_primary_when_it_restarts() {
+    let a1 = Server::primary();
+    let session = a1.session().await;
+    arm(&session, &conninfo(&a1, "a1"), &name("a1").slot()).await.unwrap();
+    disarm(&session).await.unwrap();
+    disarm(&session).await.unwrap();
+    let server = fetch_server(&session).await.unwrap();
+    assert!(!server.standby_signal);
+    assert_eq!(server.follows_as, None);
+    restart_by_sql(&session, &server.data_directory, None).await.unwrap();
+    assert!(!fetch_server(&a1.session().await).await.unwrap().in_recovery);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_a_refusal_and_a_closed_port_is_not() {
+    let a1 = Server::primary();
+    let mut login = Server::login();
+    login.password = "wrong".to_owned();
+    let refused = login.connect(&a1.address()).await.err().unwrap();
+    assert!(matches!(refused, mitosis::postgres::Error::Refused { .. }), "{refused}");
+    assert!(refused.to_string().contains("password authentication failed"), "{refused}");
+    let address = a1.address();
+    a1.stop_at_once();
+    let gone = Server::login().connect(&address).await.err().unwrap();
+    assert!(matches!(gone, mitosis::postgres::Error::Unreachable { .. }), "{gone}");
+}

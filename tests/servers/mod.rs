@@ -1,0 +1,151 @@
+//! Real PostgreSQL servers on loopback for tests of the SQL that the operator runs.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use mitosis::{
+    address::Address,
+    api::TlsMode,
+    postgres::{Login, Session},
+};
+
+/// Where Debian's packages put the programs; the newest major version that is installed.
+fn programs() -> PathBuf {
+    (14..=18)
+        .rev()
+        .map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin")))
+        .find(|folder| folder.join("initdb").exists())
+        .expect("PostgreSQL's server is not installed: run `make tools`")
+}
+
+/// A server that is stopped and removed when the test ends.
+pub struct Server {
+    folder: tempfile::TempDir,
+    /// Port on 127.0.0.1.
+    pub port: u16,
+}
+
+impl Server {
+    /// A new primary with SCRAM, whose superuser is `mitosis` with password `it's "secret"\`.
+    pub fn primary() -> Self {
+        let server = Self::prepare();
+        let password = server.folder.path().join("password");
+        std::fs::write(&password, "it's \"secret\"\\").unwrap();
+        server.own();
+        let data = server.data();
+        server.run("initdb", &["-D", &data, "-k", "-U", "mitosis", "-A", "scram-sha-256", "--pwfile", password.to_str().unwrap()]);
+        server.configure(&data);
+        server.start();
+        server
+    }
+
+    /// A standby cloned from another server.
+    pub fn standby_of(upstream: &Self, slot: &str) -> Self {
+        let server = Self::prepare();
+        server.own();
+        let data = server.data();
+        let conninfo = format!("host=127.0.0.1 port={} user=mitosis", upstream.port);
+        server.run("pg_basebackup", &["-D", &data, "-d", &conninfo, "-S", slot, "-X", "stream", "-c", "fast"]);
+        std::fs::write(Path::new(&data).join("postgresql.auto.conf"), "").unwrap();
+        std::fs::write(Path::new(&data).join("standby.signal"), "").unwrap();
+        server.configure(&data);
+        server.own();
+        server.start();
+        server
+    }
+
+    fn prepare() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            port,
+        }
+    }
+
+    fn data(&self) -> String {
+        self.folder.path().join("data").to_str().unwrap().to_owned()
+    }
+
+    /// PostgreSQL refuses to run as root.
+    fn own(&self) {
+        assert!(Command::new("chown").args(["-R", "postgres:postgres"]).arg(self.folder.path()).status().unwrap().success());
+    }
+
+    fn configure(&self, data: &str) {
+        let text = format!(
+            "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nwal_log_hints = on\nfsync = off\nwal_retrieve_retry_interval = 100ms\n",
+            self.port,
+            self.folder.path().display()
+        );
+        let file = Path::new(data).join("postgresql.conf");
+        std::fs::write(file, text).unwrap();
+    }
+
+    fn start(&self) {
+        let log = self.folder.path().join("log");
+        self.run("pg_ctl", &["-D", &self.data(), "-l", log.to_str().unwrap(), "-w", "start"]);
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let output = Command::new("setpriv")
+            .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+            .arg(programs().join(program))
+            .args(arguments)
+            .env("PGPASSWORD", "it's \"secret\"\\")
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Kills the server as a power failure would.
+    pub fn stop_at_once(&self) {
+        self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
+    }
+
+    /// The login for it.
+    pub fn login() -> Login {
+        Login {
+            user: "mitosis".to_owned(),
+            password: "it's \"secret\"\\".to_owned(),
+            database: "postgres".to_owned(),
+            tls: TlsMode::Disable,
+            ca: None,
+        }
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Address {
+        Address::new("127.0.0.1", self.port).unwrap()
+    }
+
+    /// A session on it, as soon as it accepts one, within 20 s.
+    pub async fn session(&self) -> Session {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            match Self::login().connect(&self.address()).await {
+                Ok(session) => return session,
+                Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let stopped = Command::new("setpriv")
+            .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+            .arg(programs().join("pg_ctl"))
+            .args(["-D", &self.data(), "-m", "immediate", "-w", "stop"])
+            .current_dir("/")
+            .stdout(Stdio::null())
+            .status();
+        drop(stopped);
+    }
+}
