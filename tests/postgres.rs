@@ -5,8 +5,8 @@ mod servers;
 use std::time::{Duration, Instant};
 
 use mitosis::postgres::{
-    Conninfo, Lsn, MemberName, Session, analyze_all, arm, checkpoint, disarm, drop_slot, ensure_slot, fetch_canary, fetch_fork,
-    fetch_server, follow, promote, restart_by_sql, write_canary, write_marker,
+    Conninfo, Lsn, MemberName, Session, analyze_all, arm, checkpoint, disarm, drop_slot, ensure_slot, fetch_canary,
+    fetch_fork, fetch_server, follow, promote, restart_by_sql, write_canary, write_marker,
 };
 use servers::Server;
 
@@ -47,12 +47,18 @@ async fn pair() -> (Server, Session, Server, Session) {
     let b1 = Server::standby_of(&a1, slot.as_str());
     let on_b1 = b1.session().await;
     follow(&on_b1, &conninfo(&a1, "b1"), &slot).await.unwrap();
-    until("b1 streams", async || fetch_server(&on_b1).await.unwrap().streams_within(3.0).then_some(())).await;
+    until("b1 streams", async || {
+        fetch_server(&on_b1).await.unwrap().streams_within(3.0).then_some(())
+    })
+    .await;
     (a1, on_a1, b1, on_b1)
 }
 
 async fn replayed(on: &Session, position: Lsn) {
-    until("the position is replayed", async || (fetch_server(on).await.unwrap().lsn >= Some(position)).then_some(())).await;
+    until("the position is replayed", async || {
+        (fetch_server(on).await.unwrap().lsn >= Some(position)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -63,7 +69,11 @@ async fn an_armed_primary_that_restarts_itself_comes_back_as_a_standby_and_nothi
     assert_eq!(told.follows_port, Some(a1.port));
     ensure_slot(&on_b1, &name("a1").slot()).await.unwrap();
     let canary = write_canary(&on_a1, "attempt-1").await.unwrap();
-    assert_eq!(write_canary(&on_a1, "attempt-1").await.unwrap().bytes_after(canary), 0, "the canary is written once");
+    assert_eq!(
+        write_canary(&on_a1, "attempt-1").await.unwrap().bytes_after(canary),
+        0,
+        "the canary is written once"
+    );
     let marker = write_marker(&on_a1, "gate").await.unwrap();
     replayed(&on_b1, marker).await;
     assert!(fetch_canary(&on_b1, "attempt-1").await.unwrap());
@@ -71,9 +81,16 @@ async fn an_armed_primary_that_restarts_itself_comes_back_as_a_standby_and_nothi
 
     arm(&on_a1, &conninfo(&b1, "a1"), &name("a1").slot()).await.unwrap();
     let armed = fetch_server(&on_a1).await.unwrap();
-    assert!(armed.standby_signal && !armed.in_recovery, "an armed primary still serves");
+    assert!(
+        armed.standby_signal && !armed.in_recovery,
+        "an armed primary still serves"
+    );
     checkpoint(&on_b1).await.unwrap();
-    assert_eq!(fetch_server(&on_b1).await.unwrap().replayed_shutdown_checkpoint(), None, "a running primary proves nothing");
+    assert_eq!(
+        fetch_server(&on_b1).await.unwrap().replayed_shutdown_checkpoint(),
+        None,
+        "a running primary proves nothing"
+    );
 
     restart_by_sql(&on_a1, &armed.data_directory, None).await.unwrap();
     let end = until("the shutdown checkpoint is replayed", async || {
@@ -86,7 +103,11 @@ async fn an_armed_primary_that_restarts_itself_comes_back_as_a_standby_and_nothi
     let primary = fetch_server(&on_b1).await.unwrap();
     assert!(!primary.in_recovery);
     assert_eq!(primary.timeline, 2);
-    assert_eq!(fetch_fork(&on_b1, 2).await.unwrap(), end, "the new timeline forks off where the old primary ended");
+    assert_eq!(
+        fetch_fork(&on_b1, 2).await.unwrap(),
+        end,
+        "the new timeline forks off where the old primary ended"
+    );
 
     let on_a1 = a1.session().await;
     until("a1 follows on the new timeline without pg_rewind", async || {
@@ -131,7 +152,10 @@ async fn a_wrong_password_is_a_refusal_and_a_closed_port_is_not() {
     login.password = "wrong".to_owned();
     let refused = login.connect(&a1.address()).await.err().unwrap();
     assert!(matches!(refused, mitosis::postgres::Error::Refused { .. }), "{refused}");
-    assert!(refused.to_string().contains("password authentication failed"), "{refused}");
+    assert!(
+        refused.to_string().contains("password authentication failed"),
+        "{refused}"
+    );
     let address = a1.address();
     a1.stop_at_once();
     let gone = Server::login().connect(&address).await.err().unwrap();

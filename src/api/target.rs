@@ -79,7 +79,7 @@ pub struct PostgresqlOptions {
 }
 
 /// What the members' pods need from the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodTemplate {
     /// Compute resources of the PostgreSQL container.
@@ -98,6 +98,18 @@ pub struct PodTemplate {
     #[serde(default = "default_user")]
     #[schemars(range(min = 1, max = 4_294_967_294_i64))]
     pub run_as_user: i64,
+}
+
+impl Default for PodTemplate {
+    fn default() -> Self {
+        Self {
+            resources: None,
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
+            priority_class_name: None,
+            run_as_user: default_user(),
+        }
+    }
 }
 
 fn default_user() -> i64 {

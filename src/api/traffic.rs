@@ -56,7 +56,7 @@ pub struct Route {
         .message("a route's name starts with a lower-case letter and has only lower-case letters, digits and '-', such as write"))]
     pub name: String,
     /// TCP port that HAProxy listens on.
-    #[schemars(range(min = 1024, max = 65535))]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
     /// The route leads to PostgreSQL members in this role.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 use super::{Action, members::plan_apply};
 use crate::{
     address::{Address, Port},
+    agent::Report,
     api::{PostgresRole, Side},
     haproxy::{Configuration, Route, RouteKind, RouteName, State},
     observe::{Member, Snapshot},
@@ -93,11 +94,12 @@ pub fn plan_steady(seen: &Snapshot, primary: &Member, agent_image: &str) -> Resu
     let current = seen.traffic.routing.as_ref();
     let generation = current.map_or(1, |routing| routing.generation);
     let same = plan_configuration(seen, primary, generation, State::Open)?;
-    let routing = if current.is_none_or(|routing| routing.text == same.render() && routing.state == State::Open) {
-        same
-    } else {
-        plan_configuration(seen, primary, generation + 1, State::Open)?
-    };
+    let routing =
+        if current.is_none_or(|routing| routing.configuration == same.render() && routing.state == State::Open) {
+            same
+        } else {
+            plan_configuration(seen, primary, generation + 1, State::Open)?
+        };
     let mut wanted = vec![build_routing(&seen.migration, &routing)];
     wanted.extend(build_haproxy(&seen.migration, traffic, agent_image));
     Ok(plan_apply(seen, wanted))
@@ -110,7 +112,7 @@ pub fn plan_steady(seen: &Snapshot, primary: &Member, agent_image: &str) -> Resu
 pub fn plan_switch(seen: &Snapshot, primary: &Member, generation: u64, state: State) -> Result<Vec<Action>, String> {
     let configuration = plan_configuration(seen, primary, generation, state)?;
     let has = seen.traffic.routing.as_ref().is_some_and(|routing| {
-        routing.generation == generation && routing.state == state && routing.text == configuration.render()
+        routing.generation == generation && routing.state == state && routing.configuration == configuration.render()
     });
     if has {
         return Ok(Vec::new());
@@ -119,6 +121,21 @@ pub fn plan_switch(seen: &Snapshot, primary: &Member, generation: u64, state: St
         &seen.migration,
         &configuration,
     )))])
+}
+
+/// Whether there is a route that a hold concerns.
+pub fn has_held_routes(seen: &Snapshot) -> bool {
+    let traffic = seen.migration.spec.traffic.iter();
+    traffic
+        .flat_map(|traffic| &traffic.routes)
+        .any(|route| route.postgres.is_some())
+}
+
+fn is_at(report: &Report, generation: u64, state: State) -> bool {
+    match state {
+        State::Open => report.is_running(generation),
+        State::Held => report.is_holding(generation),
+    }
 }
 
 /// HAProxy pods that do not (yet) answer as wanted, with why.
@@ -131,7 +148,7 @@ pub fn find_laggards(seen: &Snapshot, generation: u64, state: State) -> Vec<Stri
         .pods
         .iter()
         .filter_map(|pod| match &pod.report {
-            Some(report) if report.is_at(generation, state) => None,
+            Some(report) if is_at(report, generation, state) => None,
             Some(report) => Some(match &report.error {
                 Some(error) => format!("{}: {error}", pod.name),
                 None => format!(

@@ -9,7 +9,7 @@ use super::{
     gate::find_obstacles,
     members::{conninfo_back, is_told_to_follow, plan_labels},
     replicate::Synchronized,
-    routing::{find_laggards, plan_switch},
+    routing::{find_laggards, has_held_routes, plan_switch},
     transitions,
 };
 use crate::{
@@ -219,7 +219,7 @@ impl Turn<'_> {
     }
 
     fn hold(&self) -> Decision {
-        if self.seen.migration.spec.traffic.is_none() {
+        if !has_held_routes(self.seen) {
             return self.advance(Step::Arm);
         }
         match plan_switch(self.seen, self.old, self.record.generation, State::Held) {

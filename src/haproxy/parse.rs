@@ -111,7 +111,8 @@ mod tests {
             prop_assert!(text.parse::<RouteName>().is_err());
             prop_assert!(text.parse::<Host>().is_err());
             prop_assert!(text.parse::<Port>().is_err());
-            prop_assert!(format!("{text}:80").parse::<Address>().is_err() || text.starts_with('['));
+            let address = format!("{text}:80");
+            prop_assert!(address.parse::<Address>().is_err() || text.starts_with('['));
         }
 
         #[test]

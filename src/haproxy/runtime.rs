@@ -254,7 +254,8 @@ mod tests {
             assert_eq!(&command, b"reload\n");
             stream.write_all(answer.as_bytes()).await.unwrap();
         };
-        tokio::join!(Master::new(&socket).reload(), server).0
+        let master = Master::new(&socket);
+        tokio::join!(master.reload(), server).0
     }
 
     #[tokio::test]

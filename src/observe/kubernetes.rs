@@ -10,8 +10,9 @@ use k8s_openapi::api::{
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use serde::de::DeserializeOwned;
 
-use super::{Error, JobState, Objects, Routing, within};
+use super::{Error, JobState, Objects, within};
 use crate::{
+    agent::Desired,
     api::{ANNOTATION_HASH, ClusterMigration, LABEL_COMPONENT, LABEL_MEMBER, LABEL_MIGRATION, LABEL_ROLE},
     resources::{Kind, haproxy_name, routing_name},
 };
@@ -29,7 +30,7 @@ pub struct Found {
     /// Objects of the migration.
     pub objects: Objects,
     /// The routing.
-    pub routing: Option<Routing>,
+    pub routing: Option<Desired>,
     /// HAProxy pods.
     pub proxies: Vec<ProxyPodPlace>,
 }
@@ -110,7 +111,7 @@ pub async fn fetch_objects(client: &Client, migration: &ClusterMigration) -> Res
 pub async fn fetch_traffic(
     client: &Client,
     migration: &ClusterMigration,
-) -> Result<(Option<Routing>, Vec<ProxyPodPlace>), Error> {
+) -> Result<(Option<Desired>, Vec<ProxyPodPlace>), Error> {
     let namespace = migration.metadata.namespace.as_deref().unwrap_or_default();
     let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
@@ -288,13 +289,9 @@ fn shorten(text: &str) -> String {
     line.chars().skip(skip).collect()
 }
 
-fn read_routing(config: &ConfigMap) -> Option<Routing> {
-    let data = config.data.as_ref()?;
-    Some(Routing {
-        generation: data.get("generation")?.parse().ok()?,
-        state: data.get("state")?.parse().ok()?,
-        text: data.get("haproxy.cfg")?.clone(),
-    })
+/// A routing that cannot be read is as good as none: it is written anew, with a higher generation than any agent has seen of it.
+fn read_routing(config: &ConfigMap) -> Option<Desired> {
+    Desired::from_data(config.data.as_ref()?).ok()
 }
 
 /// Pods that may serve clients: those with an address that are not ending. One that never became ready serves nobody yet.

@@ -16,7 +16,7 @@ use kube::Client;
 pub use focus::Focus;
 pub use members::{Sessions, target_members};
 pub use secrets::Credentials;
-pub use snapshot::{JobState, Member, Objects, ProxyPod, Routing, Sight, Snapshot, Traffic};
+pub use snapshot::{JobState, Member, Objects, ProxyPod, Sight, Snapshot, Traffic};
 
 use crate::{
     api::{ClusterMigration, Step},

@@ -6,9 +6,8 @@ use jiff::Timestamp;
 
 use crate::{
     address::Address,
-    agent::Report,
+    agent::{Desired, Report},
     api::{ClusterMigration, Side},
-    haproxy::State,
     postgres::{Lsn, MemberName, Server},
     resources::Kind,
 };
@@ -98,20 +97,9 @@ pub enum JobState {
 #[derive(Clone, Debug, Default)]
 pub struct Traffic {
     /// The routing ConfigMap, when there is one.
-    pub routing: Option<Routing>,
+    pub routing: Option<Desired>,
     /// HAProxy pods that are ready or were ready before (not those that still start).
     pub pods: Vec<ProxyPod>,
-}
-
-/// The routing ConfigMap.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Routing {
-    /// Its generation.
-    pub generation: u64,
-    /// Whether clients are held.
-    pub state: State,
-    /// Its configuration file.
-    pub text: String,
 }
 
 /// One HAProxy pod.

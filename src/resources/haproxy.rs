@@ -7,6 +7,7 @@ use super::{
     wanted::{pod_security, restricted},
 };
 use crate::{
+    agent::Desired,
     api::{ClusterMigration, LABEL_COMPONENT, LABEL_MIGRATION, Traffic},
     haproxy::Configuration,
 };
@@ -37,11 +38,7 @@ pub const fn listen_port(port: u16) -> u16 {
 /// The routing as the agents read it.
 #[must_use]
 pub fn build_routing(migration: &ClusterMigration, configuration: &Configuration) -> Wanted {
-    let body = json!({"data": {
-        "haproxy.cfg": configuration.render(),
-        "generation": configuration.generation().to_string(),
-        "state": configuration.state().as_str(),
-    }});
+    let body = json!({"data": Desired::from(configuration).to_data()});
     Wanted::new(Kind::ConfigMap, migration, &routing_name(migration), "routing", body)
 }
 

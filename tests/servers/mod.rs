@@ -36,7 +36,20 @@ impl Server {
         std::fs::write(&password, "it's \"secret\"\\").unwrap();
         server.own();
         let data = server.data();
-        server.run("initdb", &["-D", &data, "-k", "-U", "mitosis", "-A", "scram-sha-256", "--pwfile", password.to_str().unwrap()]);
+        server.run(
+            "initdb",
+            &[
+                "-D",
+                &data,
+                "-k",
+                "-U",
+                "mitosis",
+                "-A",
+                "scram-sha-256",
+                "--pwfile",
+                password.to_str().unwrap(),
+            ],
+        );
         server.configure(&data);
         server.start();
         server
@@ -48,7 +61,10 @@ impl Server {
         server.own();
         let data = server.data();
         let conninfo = format!("host=127.0.0.1 port={} user=mitosis", upstream.port);
-        server.run("pg_basebackup", &["-D", &data, "-d", &conninfo, "-S", slot, "-X", "stream", "-c", "fast"]);
+        server.run(
+            "pg_basebackup",
+            &["-D", &data, "-d", &conninfo, "-S", slot, "-X", "stream", "-c", "fast"],
+        );
         std::fs::write(Path::new(&data).join("postgresql.auto.conf"), "").unwrap();
         std::fs::write(Path::new(&data).join("standby.signal"), "").unwrap();
         server.configure(&data);
@@ -71,7 +87,14 @@ impl Server {
 
     /// PostgreSQL refuses to run as root.
     fn own(&self) {
-        assert!(Command::new("chown").args(["-R", "postgres:postgres"]).arg(self.folder.path()).status().unwrap().success());
+        assert!(
+            Command::new("chown")
+                .args(["-R", "postgres:postgres"])
+                .arg(self.folder.path())
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     fn configure(&self, data: &str) {
@@ -86,7 +109,10 @@ impl Server {
 
     fn start(&self) {
         let log = self.folder.path().join("log");
-        self.run("pg_ctl", &["-D", &self.data(), "-l", log.to_str().unwrap(), "-w", "start"]);
+        self.run(
+            "pg_ctl",
+            &["-D", &self.data(), "-l", log.to_str().unwrap(), "-w", "start"],
+        );
     }
 
     fn run(&self, program: &str, arguments: &[&str]) {
@@ -100,7 +126,11 @@ impl Server {
             .stdout(Stdio::null())
             .output()
             .unwrap();
-        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{program}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Kills the server as a power failure would.

@@ -10,44 +10,44 @@ Neither wildcards nor pods/exec; Secrets can be read by name and cannot be liste
 # Intents are recorded here before they are acted upon; update fails on a stale resourceVersion.
 - apiGroups: [pgmitosis.dev]
   resources: [clustermigrations/status]
-  verbs: [get, patch, update]
-# Owner references with blockOwnerDeletion, where the admission plugin OwnerReferencesPermissionEnforcement is on.
-- apiGroups: [pgmitosis.dev]
-  resources: [clustermigrations/finalizers]
   verbs: [update]
 # Credentials and certificates that a migration names.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-# Members of the target: configuration, addresses, data, identity. ConfigMaps also carry the routing to HAProxy.
+# Configuration of members, and the routing to HAProxy. Watch is there to be granted to the agent, which may get no more
+# than the operator holds itself.
 - apiGroups: [""]
-  resources: [configmaps, services, persistentvolumeclaims, serviceaccounts]
-  verbs: [get, list, watch, create, patch, delete]
-# Members and HAProxy pods are observed; patch labels the observed role; delete restarts a member.
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch]
+# Members of the target: addresses and data.
+- apiGroups: [""]
+  resources: [services, persistentvolumeclaims]
+  verbs: [list, create, patch]
+# Identity of the agent beside HAProxy.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get, create, patch]
+# Members and HAProxy pods are observed; patch labels the observed role.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch, delete]
-# Progress of a clone and the reason of its failure.
-- apiGroups: [""]
-  resources: [pods/log]
-  verbs: [get]
+  verbs: [list, patch]
 # One StatefulSet per member of the target; managed HAProxy.
 - apiGroups: [apps]
   resources: [statefulsets, deployments]
-  verbs: [get, list, watch, create, patch, delete]
-# One clone per member of the target.
+  verbs: [list, create, patch]
+# One clone per member of the target, and the probe of its image.
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
-# What the agent beside HAProxy may do: get, list and watch its ConfigMap. Kubernetes lets the operator grant no more
-# than it holds itself.
+  verbs: [list, create, patch]
+# What the agent beside HAProxy may do: get, list and watch its ConfigMap.
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [roles, rolebindings]
-  verbs: [get, create, patch, delete]
+  verbs: [get, create, patch]
 # Managed HAProxy survives a drain.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, create, patch, delete]
+  verbs: [get, create, patch]
 # Every transition is an Event; patch counts repetitions.
 - apiGroups: [events.k8s.io]
   resources: [events]

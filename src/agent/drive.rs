@@ -1,0 +1,178 @@
+//! The agent's loop: what is wanted, made so and kept so.
+
+use std::{pin::pin, time::Duration};
+
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use tokio::{
+    select,
+    sync::watch::Sender,
+    time::{Instant, sleep},
+};
+use tracing::{info, warn};
+
+use super::{AgentError, Haproxy, Report, ReportState, Wish};
+use crate::haproxy::State;
+
+/// How often what runs is compared with what is wanted.
+const VERIFY: Duration = Duration::from_secs(1);
+/// The same while clients wait or HAProxy is absent: a HAProxy that starts anew must be held at once.
+const VERIFY_CLOSELY: Duration = Duration::from_millis(100);
+/// When a configuration that HAProxy refused is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Makes HAProxy do what each wish asks for, keeps it so, and reports, until the stream ends.
+///
+/// An `Err` in the stream is a sentence about a ConfigMap that cannot be read: it is reported, and what was wanted
+/// before stays.
+pub async fn drive(haproxy: Haproxy, wishes: impl Stream<Item = Result<Wish, String>>, report: Sender<Report>) {
+    let mut wishes = pin!(wishes.fuse());
+    let mut driver = Driver {
+        haproxy,
+        report,
+        wish: None,
+        seen: Instant::now(),
+        took: None,
+        complaint: None,
+        refusal: None,
+    };
+    loop {
+        select! {
+            biased;
+            next = wishes.next() => {
+                let Some(mut next) = next else { return };
+                driver.take(next);
+                // Only the last one counts when several came meanwhile.
+                while let Some(later) = wishes.next().now_or_never() {
+                    let Some(later) = later else { return };
+                    next = later;
+                    driver.take(next);
+                }
+            }
+            () = sleep(driver.pause()) => {}
+        }
+        driver.converge().await;
+    }
+}
+
+struct Driver {
+    haproxy: Haproxy,
+    report: Sender<Report>,
+    wish: Option<Wish>,
+    /// When the wish came.
+    seen: Instant,
+    /// Time from the wish to its fulfilment.
+    took: Option<Duration>,
+    /// What is wrong with the ConfigMap.
+    complaint: Option<String>,
+    /// When HAProxy refused the wish, and what it said.
+    refusal: Option<(Instant, String)>,
+}
+
+impl Driver {
+    fn take(&mut self, next: Result<Wish, String>) {
+        let decision = next.and_then(|wish| {
+            let news = self.wish.as_ref().map_or(Ok(true), |former| wish.follows(former))?;
+            Ok(news.then_some(wish))
+        });
+        self.complaint = None;
+        match decision {
+            Ok(Some(wish)) => {
+                info!(
+                    generation = wish.desired.generation,
+                    state = wish.desired.state.as_str(),
+                    "a new generation is wanted"
+                );
+                self.wish = Some(wish);
+                self.seen = Instant::now();
+                self.took = None;
+                self.refusal = None;
+            }
+            Ok(None) => {}
+            Err(complaint) => {
+                warn!(complaint, "the ConfigMap is not followed");
+                self.complaint = Some(complaint);
+            }
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        if self.report.borrow().state == ReportState::Running {
+            VERIFY
+        } else {
+            VERIFY_CLOSELY
+        }
+    }
+
+    async fn converge(&mut self) {
+        let (state, error) = match &self.wish {
+            None => (ReportState::Waiting, None),
+            Some(wish) => match (wish.desired.state, &self.refusal) {
+                (State::Open, Some((at, words))) if at.elapsed() < RETRY => (ReportState::Failed, Some(words.clone())),
+                (State::Open, _) => outcome(ReportState::Running, &self.haproxy.release(&wish.desired).await),
+                (State::Held, _) => outcome(ReportState::Held, &self.haproxy.hold(&wish.desired).await),
+            },
+        };
+        match state {
+            ReportState::Running | ReportState::Held if self.took.is_none() => self.took = Some(self.seen.elapsed()),
+            ReportState::Failed if self.refusal.as_ref().is_none_or(|(at, _)| at.elapsed() >= RETRY) => {
+                self.refusal = error.clone().map(|words| (Instant::now(), words));
+            }
+            _ => {}
+        }
+        self.publish(state, error).await;
+    }
+
+    async fn publish(&self, state: ReportState, error: Option<String>) {
+        let mut report = Report {
+            state,
+            wanted: self.wish.as_ref().map_or(0, |wish| wish.desired.generation),
+            took_milliseconds: self.took.and_then(|took| took.as_millis().try_into().ok()),
+            error: error.or_else(|| self.complaint.clone()),
+            ..Report::default()
+        };
+        let (admin, master) = (&self.haproxy.admin, &self.haproxy.master);
+        let (generation, version, load, servers, processes) = tokio::join!(
+            admin.generation(),
+            admin.version(),
+            admin.load(),
+            admin.servers(),
+            master.processes()
+        );
+        report.generation = match state {
+            // It was read back; for a moment after a reload the former worker may still answer too.
+            ReportState::Running => Some(report.wanted),
+            _ => generation.ok().flatten(),
+        };
+        report.haproxy_version = version.ok().map(|version| version.to_string());
+        report.sessions = load.map(|load| load.backends).unwrap_or_default();
+        report.old_workers = processes.map(|processes| processes.old_workers).unwrap_or_default();
+        let unresolved = servers
+            .ok()
+            .and_then(|servers| servers.into_iter().find(|server| server.ip.is_none()));
+        if let Some(server) = unresolved {
+            report.error.get_or_insert_with(|| {
+                let (backend, name) = (server.backend, server.name);
+                format!("the name of server {backend}/{name} does not resolve: correct its address or the DNS")
+            });
+        }
+        let former = self.report.send_replace(report.clone());
+        if former.error != report.error || former.state != report.state {
+            let (error, state) = (report.error.as_deref().unwrap_or_default(), report.state);
+            info!(
+                generation = report.generation,
+                wanted = report.wanted,
+                ?state,
+                error,
+                "reported"
+            );
+        }
+    }
+}
+
+fn outcome(success: ReportState, result: &Result<(), AgentError>) -> (ReportState, Option<String>) {
+    match result {
+        Ok(()) => (success, None),
+        Err(error) if error.is_absence() => (ReportState::Waiting, Some(error.to_string())),
+        Err(error) => (ReportState::Failed, Some(error.to_string())),
+    }
+}

@@ -1,0 +1,207 @@
+//! A world for tests of decisions: a source of three servers, a target of three, two HAProxy pods.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Decided, Decision, decide};
+use crate::{
+    agent::{Desired, Report, ReportState},
+    api::{ClusterMigration, ClusterMigrationStatus, DesiredPhase, Phase, Side, Step, SwitchoverStatus},
+    haproxy::State,
+    observe::{JobState, Member, Objects, ProxyPod, Sight, Snapshot, Traffic, target_members},
+    postgres::{MemberName, Server},
+    resources::probe_name,
+};
+
+/// Image of the agent in these worlds.
+pub const AGENT: &str = "mitosis:test";
+
+/// A server of the cluster `7` on timeline 1 that replayed or wrote up to 0/5000100.
+pub fn server(in_recovery: bool) -> Server {
+    let settings = serde_json::json!({
+        "max_connections": "100", "max_worker_processes": "8", "max_wal_senders": "10", "max_prepared_transactions": "0",
+        "max_locks_per_transaction": "64", "max_replication_slots": "10", "wal_level": "replica", "wal_keep_size": "0",
+        "full_page_writes": "on",
+    });
+    serde_json::from_value(serde_json::json!({
+        "in_recovery": in_recovery, "version": 150_004, "system_identifier": "7", "timeline": 1, "lsn": "0/5000100",
+        "segment_bytes": 16_777_216, "receiver_status": in_recovery.then_some("streaming"), "sender_host": null, "sender_port": null,
+        "receiver_silence": 0.1, "replay_paused": false, "follows_as": null, "follows_host": null, "follows_port": null,
+        "standby_signal": in_recovery, "checkpoint": "0/4000028", "redo": "0/4000000", "superuser": true, "replication": true,
+        "slots": [], "free_slots": 9, "free_walsenders": 9, "standbys": [], "prepared_transactions": 0, "oldest_transaction": 0.0,
+        "backups": [], "database_bytes": 1_000_000, "tablespaces": [], "settings": settings, "data_directory": "/data",
+    }))
+    .expect("the fields of a server")
+}
+
+/// The world.
+pub struct World {
+    /// What is seen.
+    pub seen: Snapshot,
+}
+
+impl World {
+    /// A source whose preflight passes, and nothing made yet.
+    pub fn new(phase: DesiredPhase) -> Self {
+        let mut migration: ClusterMigration =
+            serde_saphyr::from_str(include_str!("../../examples/clustermigration.yaml")).expect("the example");
+        migration.spec.phase = phase;
+        migration.metadata.uid = Some("u".to_owned());
+        migration.status = Some(ClusterMigrationStatus::default());
+        let mut members: Vec<Member> = migration
+            .spec
+            .source
+            .members
+            .iter()
+            .map(|member| Member {
+                name: MemberName::try_from(member.name.as_str()).expect("a name"),
+                side: Side::Source,
+                address: format!("{}:5432", member.host).parse().expect("an address"),
+                outside: None,
+                sight: Sight::Seen(Box::new(server(member.name != "a1"))),
+            })
+            .collect();
+        members.extend(target_members(&migration).into_iter().map(|name| Member {
+            address: format!("{name}.shop.svc:5432").parse().expect("an address"),
+            outside: "10.244.0.1:30001".parse().ok(),
+            name,
+            side: Side::Target,
+            sight: Sight::NotLooked,
+        }));
+        let probe = probe_name(&migration);
+        let mut objects = Objects::default();
+        objects.jobs.insert(probe, JobState::Succeeded("postgres (PostgreSQL) 15.4".to_owned()));
+        for member in ["shop-1", "shop-2", "shop-3"] {
+            objects.cluster_ips.insert(member.to_owned(), "10.96.0.9".to_owned());
+        }
+        Self {
+            seen: Snapshot {
+                now: "2026-01-01T00:00:00Z".parse().expect("a time"),
+                migration,
+                secrets: Ok(()),
+                members,
+                objects,
+                traffic: Traffic::default(),
+                source_user: "mitosis".to_owned(),
+                canary_on_leader: false,
+                fork: None,
+            },
+        }
+    }
+
+    /// A switchover that has come to a step, with everything seen as that step expects it to begin with.
+    pub fn switching(step: Step) -> Self {
+        let mut world = Self::new(DesiredPhase::Switched);
+        for name in ["shop-1", "shop-2", "shop-3"] {
+            world.set(name, server(true));
+            world.seen.objects.pod_roles.insert(name.to_owned(), Some("standby".to_owned()));
+        }
+        let now = world.seen.now;
+        let record = SwitchoverStatus {
+            id: "u-1".to_owned(),
+            attempt: 1,
+            step,
+            old_primary: "a1".to_owned(),
+            leader: "shop-1".to_owned(),
+            system_identifier: "7".to_owned(),
+            timeline: 1,
+            generation: 4,
+            deadline: (step != Step::Gate).then(|| now + SignedDuration::from_secs(30)),
+            canary_lsn: Some("0/5000080".to_owned()),
+            end_of_wal: None,
+            abort_reason: None,
+            steps: Vec::new(),
+            certificate: None,
+        };
+        let status = world.status();
+        status.phase = Phase::Switching;
+        status.system_identifier = Some("7".to_owned());
+        status.clone_source = Some("a2".to_owned());
+        status.switchover = Some(record);
+        world.seen.traffic.pods = ["haproxy-1", "haproxy-2"]
+            .map(|name| ProxyPod {
+                name: name.to_owned(),
+                report: Some(Report::default()),
+            })
+            .into();
+        world
+    }
+
+    /// The recorded status.
+    pub fn status(&mut self) -> &mut ClusterMigrationStatus {
+        self.seen.migration.status.as_mut().expect("a status")
+    }
+
+    /// Lets a server be seen as it is given.
+    pub fn set(&mut self, name: &str, server: Server) {
+        self.member(name).sight = Sight::Seen(Box::new(server));
+    }
+
+    /// Changes what is seen of a server.
+    pub fn change(&mut self, name: &str, change: impl FnOnce(&mut Server)) {
+        if let Sight::Seen(server) = &mut self.member(name).sight {
+            change(server);
+        }
+    }
+
+    /// A server is not seen.
+    pub fn lose(&mut self, name: &str) {
+        self.member(name).sight = Sight::Unreachable("no route to host".to_owned());
+    }
+
+    fn member(&mut self, name: &str) -> &mut Member {
+        self.seen.members.iter_mut().find(|member| member.name.as_str() == name).expect("the member")
+    }
+
+    /// The leader replayed the shutdown checkpoint of the old primary, and the canary is there.
+    pub fn prove(&mut self) {
+        self.seen.canary_on_leader = true;
+        self.change("shop-1", |server| {
+            server.checkpoint = "0/5000100".parse().expect("a position");
+            server.redo = server.checkpoint;
+            server.lsn = "0/5000178".parse().ok();
+        });
+    }
+
+    /// Every agent reports what the routing of the running switchover asks for.
+    pub fn route(&mut self, leader_is_primary: bool, generation: u64, state: State) {
+        let name = if leader_is_primary { "shop-1" } else { "a1" };
+        let primary = self.seen.member(name).expect("the primary").clone();
+        let configuration = super::routing::plan_configuration(&self.seen, &primary, generation, state).expect("a configuration");
+        self.seen.traffic.routing = Some(Desired::from(&configuration));
+        for pod in &mut self.seen.traffic.pods {
+            pod.report = Some(Report {
+                generation: Some(if state == State::Held { generation - 1 } else { generation }),
+                wanted: generation,
+                state: if state == State::Held { ReportState::Held } else { ReportState::Running },
+                ..Report::default()
+            });
+        }
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, seconds: i64) {
+        let now: Timestamp = self.seen.now;
+        self.seen.now = now + SignedDuration::from_secs(seconds);
+    }
+
+    /// What is decided.
+    pub fn decide(&self) -> Decided {
+        decide(&self.seen, AGENT)
+    }
+
+    /// The step that is entered.
+    pub fn advances_to(&self) -> Option<Step> {
+        match self.decide().decision {
+            Decision::Advance(advance) => Some(advance.to),
+            _ => None,
+        }
+    }
+
+    /// The sentence for a person when nothing goes on.
+    pub fn halts(&self) -> Option<String> {
+        match self.decide().decision {
+            Decision::Halt { told } => Some(told.message),
+            _ => None,
+        }
+    }
+}

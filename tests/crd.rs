@@ -1,0 +1,75 @@
+//! The CustomResourceDefinition in crds/ is what the types say, and its rules refuse what they should.
+
+use mitosis::api::{ClusterMigration, DesiredPhase, render_crd};
+
+fn example() -> ClusterMigration {
+    serde_saphyr::from_str(include_str!("../examples/clustermigration.yaml"))
+        .expect("the example is a ClusterMigration")
+}
+
+#[test]
+fn the_definition_in_crds_is_the_one_that_the_types_say() {
+    let written = include_str!("../crds/clustermigrations.pgmitosis.dev.yaml");
+    assert!(
+        render_crd().unwrap() == written,
+        "crds/ is not what src/api says: run `cargo run --bin mitosis -- crd > crds/clustermigrations.pgmitosis.dev.yaml`"
+    );
+}
+
+#[test]
+fn the_example_passes_every_rule() {
+    example().validate_cel().unwrap();
+}
+
+#[test]
+fn the_phase_cannot_go_back_to_planned() {
+    let before = example();
+    let mut after = before.clone();
+    after.spec.phase = DesiredPhase::Planned;
+    let refused = after.validate_cel_update(&before).unwrap_err();
+    assert!(
+        format!("{refused:?}").contains("cannot go back to Planned"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn source_members_are_frozen_once_seeding_began_and_free_before() {
+    let mut before = example();
+    let mut after = before.clone();
+    after.spec.source.members[0].host = "10.20.0.99".to_owned();
+    after.validate_cel_update(&before).unwrap();
+    let began = mitosis::api::ClusterMigrationStatus {
+        system_identifier: Some("7".to_owned()),
+        ..Default::default()
+    };
+    before.status = Some(began.clone());
+    after.status = Some(began);
+    let refused = after.validate_cel_update(&before).unwrap_err();
+    assert!(
+        format!("{refused:?}").contains("frozen once seeding began"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_budget_below_two_seconds_and_a_route_without_a_destination_are_refused_with_a_remedy() {
+    let refused = |change: fn(&mut ClusterMigration), remedy: &str| {
+        let mut migration = example();
+        change(&mut migration);
+        let errors = format!("{:?}", migration.validate_cel().unwrap_err());
+        assert!(errors.contains(remedy), "{remedy}: {errors}");
+    };
+    refused(
+        |migration| migration.spec.switchover.budget = std::time::Duration::from_secs(1).into(),
+        "write a duration between 2s and 10m",
+    );
+    refused(
+        |migration| migration.spec.traffic.as_mut().unwrap().routes[0].postgres = None,
+        "a route has either postgres",
+    );
+    refused(
+        |migration| migration.spec.source.members[0].name = "A1".to_owned(),
+        "a member's name starts with a lower-case letter",
+    );
+}

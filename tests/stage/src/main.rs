@@ -1,0 +1,63 @@
+//! The command `stage`: the whole scene by hand.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use mitosis_bed::{State, cluster};
+use mitosis_site::Site;
+use mitosis_stage::{Stage, WRITE_ADDRESS, carry, demo};
+
+#[derive(Parser)]
+#[command(name = "stage", about = "Cluster, source site, operator and load for trying Mitosis by hand", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Brings everything up, or what is missing of it
+    Up {
+        /// Major version of PostgreSQL: 15, 17 or 18
+        #[arg(long, env = "POSTGRES", default_value_t = 15)]
+        postgres: u8,
+    },
+    /// Puts the scene back to its beginning: no migration, no target, fresh databases
+    Reset {
+        /// Major version of PostgreSQL: 15, 17 or 18
+        #[arg(long, env = "POSTGRES", default_value_t = 15)]
+        postgres: u8,
+    },
+    /// Stops everything and removes what it made on the host
+    Down,
+    /// Prints what a shell evaluates to use the scene: eval "$(stage env)"
+    Env,
+    /// Shows one complete migration under write load
+    Demo {
+        /// Major version of PostgreSQL: 15, 17 or 18
+        #[arg(long, env = "POSTGRES", default_value_t = 15)]
+        postgres: u8,
+    },
+    /// Carries the load until SIGTERM
+    #[command(hide = true)]
+    Load,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Up { postgres } => Stage::up(postgres).map(drop),
+        Command::Reset { postgres } => Stage::up(postgres)?.reset(),
+        Command::Down => Stage::down(),
+        Command::Env => {
+            let state = State::open()?;
+            let site = Site::open(state.root())?;
+            println!("{}", cluster::environment(&state));
+            println!("export MITOSIS_SOURCE_HOSTS=10.20.0.11,10.20.0.12,10.20.0.13");
+            println!("export MITOSIS_WRITE_ENDPOINT={WRITE_ADDRESS}:5432");
+            println!("export PGUSER=app PGPASSWORD='{}' PGDATABASE=app", site.credentials()?.app);
+            println!("export MITOSIS_LEDGER='{}'", state.path("ledger.log").display());
+            Ok(())
+        }
+        Command::Demo { postgres } => demo(postgres),
+        Command::Load => carry(),
+    }
+}
