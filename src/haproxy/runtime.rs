@@ -73,6 +73,8 @@ impl Socket {
             let mut answer = String::new();
             let talk = async {
                 stream.write_all(format!("{command}\n").as_bytes()).await?;
+                // The master of HAProxy 3.0 waits for further commands until it is told that none will come.
+                stream.shutdown().await?;
                 stream.read_to_string(&mut answer).await
             };
             talk.await.map_err(|reason| self.unreachable(reason))?;
