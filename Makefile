@@ -4,12 +4,13 @@ export POSTGRES
 CARGO ?= cargo
 STAGE = $(CARGO) run --quiet --package mitosis-stage --bin stage --
 
-.PHONY: help tools check test up env down reset demo crds fmt
+.PHONY: help tools check test up env down reset demo crds fmt bench-seeding
 
 help:
 	@echo "make demo    one complete migration under write load (POSTGRES=15, 17 or 18)"
 	@echo "make up      cluster, source site, operator and load to try things by hand;  eval \"\$$(make env)\""
 	@echo "make down    removes all of it"
+	@echo "make bench-seeding   base backup of the Job against the same command by hand"
 	@echo "make check   format, clippy, unit tests, chart: the fast part"
 	@echo "make test    everything, end-to-end tests on the real cluster included"
 
@@ -45,6 +46,10 @@ down:
 
 reset:
 	$(STAGE) reset
+
+bench-seeding: tools
+	$(CARGO) build --quiet --package mitosis-stage --bins
+	$(STAGE) bench-seeding
 
 demo: tools
 	$(CARGO) build --quiet --package mitosis-stage --bins

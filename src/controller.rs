@@ -21,6 +21,8 @@ use crate::{
 
 /// How soon a turn that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long giving the Lease back may take.
+const GIVE_BACK: Duration = Duration::from_secs(5);
 
 /// Runs the operator until it is told to stop or loses its Lease.
 ///
@@ -55,13 +57,19 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         names => names.iter().map(|name| Api::namespaced(client.clone(), name)).collect(),
     };
     let controllers = futures::future::join_all(apis.into_iter().map(|api| watch(api, Arc::clone(&context))));
+    let mut competing = competing;
     let result = tokio::select! {
         _ = controllers => Ok(()),
         () = lease.lost() => Err(anyhow::anyhow!("the Lease is lost: another replica acts now")),
-        _ = competing => Err(anyhow::anyhow!("the Lease cannot be kept")),
+        _ = &mut competing => Err(anyhow::anyhow!("the Lease cannot be kept")),
         () = &mut stop => Ok(()),
     };
     tracing::info!("ending");
+    // When nobody asks for it any more, the Lease is given back, so that the next replica need not wait for its end.
+    drop((lease, context));
+    if result.is_ok() && tokio::time::timeout(GIVE_BACK, competing).await.is_err() {
+        tracing::warn!("the Lease was not given back in time; the next replica waits for its end");
+    }
     result
 }
 

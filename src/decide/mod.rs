@@ -12,6 +12,11 @@ mod switchover;
 mod transitions;
 mod validate;
 
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;
+
 use std::time::Duration;
 
 pub use decision::{Action, Advance, Decided, Decision, Told};

@@ -69,7 +69,9 @@ impl World {
         }));
         let probe = probe_name(&migration);
         let mut objects = Objects::default();
-        objects.jobs.insert(probe, JobState::Succeeded("postgres (PostgreSQL) 15.4".to_owned()));
+        objects
+            .jobs
+            .insert(probe, JobState::Succeeded("postgres (PostgreSQL) 15.4".to_owned()));
         for member in ["shop-1", "shop-2", "shop-3"] {
             objects.cluster_ips.insert(member.to_owned(), "10.96.0.9".to_owned());
         }
@@ -93,7 +95,11 @@ impl World {
         let mut world = Self::new(DesiredPhase::Switched);
         for name in ["shop-1", "shop-2", "shop-3"] {
             world.set(name, server(true));
-            world.seen.objects.pod_roles.insert(name.to_owned(), Some("standby".to_owned()));
+            world
+                .seen
+                .objects
+                .pod_roles
+                .insert(name.to_owned(), Some("standby".to_owned()));
         }
         let now = world.seen.now;
         let record = SwitchoverStatus {
@@ -149,7 +155,11 @@ impl World {
     }
 
     fn member(&mut self, name: &str) -> &mut Member {
-        self.seen.members.iter_mut().find(|member| member.name.as_str() == name).expect("the member")
+        self.seen
+            .members
+            .iter_mut()
+            .find(|member| member.name.as_str() == name)
+            .expect("the member")
     }
 
     /// The leader replayed the shutdown checkpoint of the old primary, and the canary is there.
@@ -166,13 +176,22 @@ impl World {
     pub fn route(&mut self, leader_is_primary: bool, generation: u64, state: State) {
         let name = if leader_is_primary { "shop-1" } else { "a1" };
         let primary = self.seen.member(name).expect("the primary").clone();
-        let configuration = super::routing::plan_configuration(&self.seen, &primary, generation, state).expect("a configuration");
+        let configuration =
+            super::routing::plan_configuration(&self.seen, &primary, generation, state).expect("a configuration");
         self.seen.traffic.routing = Some(Desired::from(&configuration));
         for pod in &mut self.seen.traffic.pods {
             pod.report = Some(Report {
-                generation: Some(if state == State::Held { generation - 1 } else { generation }),
+                generation: Some(if state == State::Held {
+                    generation - 1
+                } else {
+                    generation
+                }),
                 wanted: generation,
-                state: if state == State::Held { ReportState::Held } else { ReportState::Running },
+                state: if state == State::Held {
+                    ReportState::Held
+                } else {
+                    ReportState::Running
+                },
                 ..Report::default()
             });
         }

@@ -99,6 +99,8 @@ pub struct Slot {
 pub struct Standby {
     /// Its `application_name`.
     pub name: String,
+    /// IP address that it connects from.
+    pub address: Option<String>,
     /// State, such as `streaming`.
     pub state: Option<String>,
     /// Position that it replayed, by its own word.

@@ -24,7 +24,7 @@ SELECT json_build_object(
       FROM pg_replication_slots),
   'free_slots', current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
   'free_walsenders', current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'),
-  'standbys', (SELECT coalesce(json_agg(json_build_object('name', application_name, 'state', state, 'replayed', replay_lsn,
+  'standbys', (SELECT coalesce(json_agg(json_build_object('name', application_name, 'address', host(client_addr), 'state', state, 'replayed', replay_lsn,
         'silence', extract(epoch FROM clock_timestamp() - reply_time))), '[]'::json)
       FROM pg_stat_replication),
   'prepared_transactions', (SELECT count(*) FROM pg_prepared_xacts),

@@ -9,7 +9,7 @@ use crate::{
     },
     decide::{Decided, Decision, Told},
     observe::{Member, Sight, Snapshot},
-    postgres::Lsn,
+    postgres::{Lsn, Server},
     resources::{Kind, seeding_name},
 };
 
@@ -115,13 +115,7 @@ fn build_members(seen: &Snapshot) -> Vec<MemberStatus> {
         .map(|member| {
             let server = member.server();
             let streaming = server.filter(|server| server.in_recovery);
-            let upstream = streaming.and_then(|server| {
-                let (host, port) = (server.sender_host.as_deref()?, server.sender_port?);
-                Some(
-                    seen.member_at(host, port)
-                        .map_or_else(|| format!("{host}:{port}"), |member| member.name.to_string()),
-                )
-            });
+            let upstream = streaming.and_then(|server| name_upstream(seen, member, server));
             MemberStatus {
                 name: member.name.to_string(),
                 side: member.side,
@@ -142,6 +136,23 @@ fn build_members(seen: &Snapshot) -> Vec<MemberStatus> {
             }
         })
         .collect()
+}
+
+/// The member that a standby streams from: by the address that it was told, else by who sees it come from its address.
+fn name_upstream(seen: &Snapshot, member: &Member, server: &Server) -> Option<String> {
+    let (host, port) = (server.sender_host.as_deref()?, server.sender_port?);
+    let by_address = || {
+        seen.members.iter().find(|upstream| {
+            upstream.server().is_some_and(|upstream| {
+                upstream
+                    .standbys
+                    .iter()
+                    .any(|standby| standby.address.as_deref() == Some(member.address.host.as_str()))
+            })
+        })
+    };
+    let known = seen.member_at(host, port).or_else(by_address);
+    Some(known.map_or_else(|| format!("{host}:{port}"), |upstream| upstream.name.to_string()))
 }
 
 /// Progress from the servers that send the base backups; a member that runs was cloned completely.

@@ -9,8 +9,10 @@ fi
 rm -rf "$data.partial"
 umask 077
 printf '*:*:*:*:%s\n' "$(sed -e 's/[\\:]/\\&/g' /etc/mitosis/source/password)" > /tmp/pgpass
+echo 'base backup begins'
 PGPASSFILE=/tmp/pgpass pg_basebackup --pgdata="$data.partial" --dbname="$conninfo" --slot="$slot" \
   --wal-method=stream --checkpoint=fast --no-password "$@"
+echo 'base backup is complete'
 # Settings of the source's ALTER SYSTEM travel with a clone; the operator points the standby at its upstream once it runs.
 : > "$data.partial/postgresql.auto.conf"
 : > "$data.partial/standby.signal"

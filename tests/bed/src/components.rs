@@ -83,9 +83,12 @@ pub(crate) fn base(state: &State, binaries: &Binaries) -> [Component; 3] {
              --service-account-issuer=https://kubernetes.default.svc --service-account-key-file={pki}/sa.pub \
              --service-account-signing-key-file={pki}/sa.key --service-cluster-ip-range={SERVICES} --authorization-mode=Node,RBAC \
              --enable-admission-plugins=NodeRestriction --allow-privileged=true --kubelet-client-certificate={pki}/admin.crt \
-             --kubelet-client-key={pki}/admin.key --kubelet-preferred-address-types=InternalIP"
+             --kubelet-client-key={pki}/admin.key --kubelet-preferred-address-types=InternalIP \
+             --audit-policy-file={policy} --audit-log-path={log} --audit-log-maxsize=200",
+            policy = state.text("conf/audit.json"),
+            log = state.text("logs/audit.log"),
         ),
-        String::new(),
+        configuration::audit_policy(),
     );
     [etcd, containerd(state), apiserver]
 }

@@ -34,6 +34,7 @@ pub(crate) fn write(state: &State) -> Result<()> {
     }
     fs::write(state.path("cni/10-pods.conflist"), pod_network(state))?;
     fs::write(state.path("conf/containerd.toml"), containerd(state))?;
+    fs::write(state.path("conf/audit.json"), audit_policy())?;
     fs::write(state.path("conf/kubelet.yaml"), kubelet(state))?;
     fs::write(state.path("conf/resolv.conf"), "nameserver 127.0.0.1\n")?;
     fs::write(state.path("conf/Corefile"), corefile(state))?;
@@ -53,6 +54,17 @@ fn kubeconfig(state: &State, user: &str) -> String {
         }}],
         "contexts": [{"name": "bed", "context": {"cluster": "bed", "user": user}}],
         "current-context": "bed",
+    })
+    .to_string()
+}
+
+/// What service accounts of the namespace under test ask of the API server is on record, so that a test can hold it against their rights.
+pub(crate) fn audit_policy() -> String {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived", "ResponseStarted"],
+        "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts:shop"]}, {"level": "None"}],
     })
     .to_string()
 }

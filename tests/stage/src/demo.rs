@@ -26,23 +26,50 @@ pub fn run(major: u8) -> Result<()> {
     let migration = Migration::new(&stage, "shop");
     let began = Instant::now();
     crate::until("HAProxy leads clients to the source", Duration::from_secs(90), || {
-        Ok(migration.status("/phase")? != "" && stage.kubectl(&["get", "endpoints", "shop-haproxy", "-o", "jsonpath={.subsets[*].addresses[*].ip}"]).is_ok_and(|ips| !ips.is_empty()))
+        Ok(migration.status("/phase")? != ""
+            && stage
+                .kubectl(&[
+                    "get",
+                    "endpoints",
+                    "shop-haproxy",
+                    "-o",
+                    "jsonpath={.subsets[*].addresses[*].ip}",
+                ])
+                .is_ok_and(|ips| !ips.is_empty()))
     })?;
     stage.start_load(SCALE)?;
     title("The target is cloned and follows");
     watch(&stage, &migration, "Replicating", Duration::from_secs(300))?;
     let servers = stage.servers()?;
-    title(&format!("Topology before the switch, {} s after the beginning", began.elapsed().as_secs()));
+    title(&format!(
+        "Topology before the switch, {} s after the beginning",
+        began.elapsed().as_secs()
+    ));
     topology(&servers)?;
     title("The fire button: spec.phase is set to Switched");
     migration.patch(r#"{"spec":{"phase":"Switched"}}"#)?;
     watch(&stage, &migration, "Switched", Duration::from_secs(120))?;
     title("Certificate");
-    println!("{}", stage.kubectl(&["get", "clustermigration", "shop", "-o", "jsonpath-as-json={.status.switchover.certificate}"])?);
+    println!(
+        "{}",
+        stage.kubectl(&[
+            "get",
+            "clustermigration",
+            "shop",
+            "-o",
+            "jsonpath-as-json={.status.switchover.certificate}"
+        ])?
+    );
     title("Steps of the switchover");
     println!(
         "{}",
-        stage.kubectl(&["get", "clustermigration", "shop", "-o", r#"jsonpath={range .status.switchover.steps[*]}{.startTime}  {.step}: {.because}{"\n"}{end}"#])?
+        stage.kubectl(&[
+            "get",
+            "clustermigration",
+            "shop",
+            "-o",
+            r#"jsonpath={range .status.switchover.steps[*]}{.startTime}  {.step}: {.because}{"\n"}{end}"#
+        ])?
     );
     title("Topology after the switch, asked by SQL");
     topology(&servers)?;
@@ -75,7 +102,11 @@ fn watch(stage: &Stage, migration: &Migration<'_>, phase: &str, limit: Duration)
         if migration.wait_ready(phase, Duration::ZERO).is_ok() {
             return Ok(());
         }
-        ensure!(Instant::now() < end, "the migration did not reach {phase} within {} s: {last}", limit.as_secs());
+        ensure!(
+            Instant::now() < end,
+            "the migration did not reach {phase} within {} s: {last}",
+            limit.as_secs()
+        );
         thread::sleep(Duration::from_millis(500));
     }
 }
@@ -84,7 +115,11 @@ fn topology(servers: &Servers) -> Result<()> {
     for name in servers.names() {
         let state = servers.state(name)?;
         let role = if state.in_recovery { "standby" } else { "primary" };
-        let upstream = if state.in_recovery { format!("streams {} from {}", state.streams, state.upstream) } else { String::new() };
+        let upstream = if state.in_recovery {
+            format!("streams {} from {}", state.streams, state.upstream)
+        } else {
+            String::new()
+        };
         println!("{name:8} {role:8} timeline {}  {upstream}", state.timeline);
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{SocketAddr, TcpStream},
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, Stdio},
@@ -29,11 +30,12 @@ impl Stage {
         self.cluster.state().path("ledger.log")
     }
 
-    /// Starts pgbench (25 transactions/s by 4 clients) and the ledger (8 clients) through the write route, with a fresh log.
+    /// Starts pgbench (25 transactions/s by 4 clients) and the ledger (8 clients) for the write route, with a fresh log. They begin
+    /// as soon as HAProxy is there.
     ///
     /// # Errors
-    /// The tables cannot be made or nothing is acknowledged within 30 s.
-    pub fn start_load(&self, scale: u32) -> Result<()> {
+    /// The tables cannot be made.
+    pub fn prepare_load(&self, scale: u32) -> Result<()> {
         stop()?;
         self.site.init_pgbench(scale)?;
         // The load is no part of the migration: a log of its own run, so that the verdict speaks of this run.
@@ -51,7 +53,17 @@ impl Stage {
             .spawn()
             .context("the load does not start")?;
         fs::write(self.cluster.state().path("load.pid"), process.id().to_string())?;
-        until("rows are acknowledged through HAProxy", Duration::from_secs(30), || {
+        Ok(())
+    }
+
+    /// Starts the load and waits until rows are acknowledged.
+    ///
+    /// # Errors
+    /// The tables cannot be made or nothing is acknowledged within 60 s.
+    pub fn start_load(&self, scale: u32) -> Result<()> {
+        self.prepare_load(scale)?;
+        let log = self.ledger_file();
+        until("rows are acknowledged through HAProxy", Duration::from_secs(60), || {
             Ok(fs::read_to_string(&log).is_ok_and(|text| text.lines().count() > 20))
         })?;
         self.say("load", "pgbench and 8 ledger clients write through HAProxy");
@@ -64,10 +76,21 @@ impl Stage {
     /// A server does not answer.
     pub fn judge(&self, servers: &Servers, names: &[&str]) -> Result<Report> {
         stop()?;
-        let endpoints = names.iter().map(|name| servers.ledger(name)).collect::<Result<Vec<_>>>()?;
+        let endpoints = names
+            .iter()
+            .map(|name| servers.ledger(name))
+            .collect::<Result<Vec<_>>>()?;
         let log = self.ledger_file();
         tokio::runtime::Runtime::new()?.block_on(check(&log, &endpoints, Window::default()))
     }
+}
+
+/// Whether the load that an earlier command started still runs.
+///
+/// # Errors
+/// The state folder cannot be read.
+pub fn is_running() -> Result<bool> {
+    Ok(recorded()?.is_some_and(is_load))
 }
 
 /// Ends the load that an earlier command started, when there is one.
@@ -75,19 +98,27 @@ impl Stage {
 /// # Errors
 /// It does not end within 20 s.
 pub fn stop() -> Result<()> {
-    let file = State::open()?.path("load.pid");
-    let Ok(text) = fs::read_to_string(&file) else {
+    let Some(pid) = recorded()? else {
         return Ok(());
     };
-    let pid: u32 = text.trim().parse().context("load.pid is damaged: remove it")?;
-    // A number that was given to another process since is none of ours.
-    let ours = || fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"stage\0load\0"));
-    if ours() {
+    if is_load(pid) {
         Command::new("kill").args(["-TERM", &pid.to_string()]).status()?;
-        until("the load ends", Duration::from_secs(20), || Ok(!ours()))?;
+        until("the load ends", Duration::from_secs(20), || Ok(!is_load(pid)))?;
     }
-    fs::remove_file(file)?;
+    fs::remove_file(State::open()?.path("load.pid"))?;
     Ok(())
+}
+
+fn recorded() -> Result<Option<u32>> {
+    match fs::read_to_string(State::open()?.path("load.pid")) {
+        Ok(text) => Ok(Some(text.trim().parse().context("load.pid is damaged: remove it")?)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A number that was given to another process since is none of ours, and neither is a process that ended and was not collected yet.
+fn is_load(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"stage\0load\0"))
 }
 
 /// Carries the load until SIGTERM: what the detached process does.
@@ -98,6 +129,10 @@ pub fn carry() -> Result<()> {
     let state = State::open()?;
     let site = Site::open(state.root())?;
     let credentials = site.credentials()?;
+    let address: SocketAddr = format!("{WRITE_ADDRESS}:5432").parse()?;
+    until("HAProxy is there", Duration::from_hours(24), || {
+        Ok(TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
+    })?;
     let pgbench = Pgbench::start(
         &site,
         &PgbenchOptions {
@@ -113,7 +148,10 @@ pub fn carry() -> Result<()> {
     );
     let options = Options {
         endpoint: Endpoint::new(
-            &format!("host={WRITE_ADDRESS} port=5432 user=app dbname=app password={}", credentials.app),
+            &format!(
+                "host={WRITE_ADDRESS} port=5432 user=app dbname=app password={}",
+                credentials.app
+            ),
             &Encryption::Require,
         )?,
         log: state.path("ledger.log"),
@@ -144,5 +182,8 @@ fn stage_program() -> Result<PathBuf> {
             return Ok(program);
         }
     }
-    bail!("the program `stage` is not beside {}: run `cargo build -p mitosis-stage`", own.display())
+    bail!(
+        "the program `stage` is not beside {}: run `cargo build -p mitosis-stage`",
+        own.display()
+    )
 }

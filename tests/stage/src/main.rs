@@ -4,10 +4,17 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mitosis_bed::{State, cluster};
 use mitosis_site::Site;
-use mitosis_stage::{Stage, WRITE_ADDRESS, carry, demo};
+use mitosis_stage::{Stage, WRITE_ADDRESS, bench_seeding, carry, demo, load_is_running};
+
+/// Scale of pgbench's data: 10 is 1,000,000 accounts, about 150 MB.
+const SCALE: u32 = 10;
 
 #[derive(Parser)]
-#[command(name = "stage", about = "Cluster, source site, operator and load for trying Mitosis by hand", version)]
+#[command(
+    name = "stage",
+    about = "Cluster, source site, operator and load for trying Mitosis by hand",
+    version
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -37,6 +44,12 @@ enum Command {
         #[arg(long, env = "POSTGRES", default_value_t = 15)]
         postgres: u8,
     },
+    /// Measures the base backup of the seeding Job against the same command by hand
+    BenchSeeding {
+        /// Major version of PostgreSQL: 15, 17 or 18
+        #[arg(long, env = "POSTGRES", default_value_t = 15)]
+        postgres: u8,
+    },
     /// Carries the load until SIGTERM
     #[command(hide = true)]
     Load,
@@ -44,7 +57,15 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Up { postgres } => Stage::up(postgres).map(drop),
+        Command::Up { postgres } => {
+            let stage = Stage::up(postgres)?;
+            if load_is_running()? {
+                return Ok(());
+            }
+            stage.prepare_load(SCALE)?;
+            stage.say("load", "begins as soon as a ClusterMigration has brought HAProxy: kubectl apply -f examples/clustermigration.yaml");
+            Ok(())
+        }
         Command::Reset { postgres } => Stage::up(postgres)?.reset(),
         Command::Down => Stage::down(),
         Command::Env => {
@@ -53,11 +74,15 @@ fn main() -> Result<()> {
             println!("{}", cluster::environment(&state));
             println!("export MITOSIS_SOURCE_HOSTS=10.20.0.11,10.20.0.12,10.20.0.13");
             println!("export MITOSIS_WRITE_ENDPOINT={WRITE_ADDRESS}:5432");
-            println!("export PGUSER=app PGPASSWORD='{}' PGDATABASE=app", site.credentials()?.app);
+            println!(
+                "export PGUSER=app PGPASSWORD='{}' PGDATABASE=app",
+                site.credentials()?.app
+            );
             println!("export MITOSIS_LEDGER='{}'", state.path("ledger.log").display());
             Ok(())
         }
         Command::Demo { postgres } => demo(postgres),
+        Command::BenchSeeding { postgres } => bench_seeding(postgres),
         Command::Load => carry(),
     }
 }

@@ -46,7 +46,9 @@ impl<'a> Migration<'a> {
     /// # Errors
     /// It is not there.
     pub fn get(&self) -> Result<Value> {
-        let text = self.stage.kubectl(&["get", "clustermigration", &self.name, "-o", "json"])?;
+        let text = self
+            .stage
+            .kubectl(&["get", "clustermigration", &self.name, "-o", "json"])?;
         Ok(serde_json::from_str(&text)?)
     }
 
@@ -56,7 +58,16 @@ impl<'a> Migration<'a> {
     /// The resource is not there.
     pub fn status(&self, pointer: &str) -> Result<String> {
         let value = self.get()?["status"].pointer(pointer).cloned().unwrap_or_default();
-        Ok(value.as_str().map_or_else(|| if value.is_null() { String::new() } else { value.to_string() }, ToOwned::to_owned))
+        Ok(value.as_str().map_or_else(
+            || {
+                if value.is_null() {
+                    String::new()
+                } else {
+                    value.to_string()
+                }
+            },
+            ToOwned::to_owned,
+        ))
     }
 
     /// Status, reason and message of a condition.
@@ -68,7 +79,12 @@ impl<'a> Migration<'a> {
         let empty = Vec::new();
         let conditions = resource["status"]["conditions"].as_array().unwrap_or(&empty);
         let found = conditions.iter().find(|condition| condition["type"] == kind);
-        let field = |name: &str| found.and_then(|condition| condition[name].as_str()).unwrap_or_default().to_owned();
+        let field = |name: &str| {
+            found
+                .and_then(|condition| condition[name].as_str())
+                .unwrap_or_default()
+                .to_owned()
+        };
         Ok((field("status"), field("reason"), field("message")))
     }
 
@@ -77,7 +93,8 @@ impl<'a> Migration<'a> {
     /// # Errors
     /// The API server refuses.
     pub fn patch(&self, patch: &str) -> Result<String> {
-        self.stage.kubectl(&["patch", "clustermigration", &self.name, "--type=merge", "-p", patch])
+        self.stage
+            .kubectl(&["patch", "clustermigration", &self.name, "--type=merge", "-p", patch])
     }
 
     /// Waits until `Ready` is true for the present generation in this phase.

@@ -32,11 +32,19 @@ pub struct Servers {
 impl Servers {
     pub(crate) fn new(stage: &Stage) -> Result<Self> {
         let credentials = stage.site.credentials()?;
-        let mut hosts: BTreeMap<String, String> =
-            [("a1", "10.20.0.11"), ("a2", "10.20.0.12"), ("a3", "10.20.0.13")].map(|(name, host)| (name.to_owned(), host.to_owned())).into();
+        let mut hosts: BTreeMap<String, String> = [("a1", "10.20.0.11"), ("a2", "10.20.0.12"), ("a3", "10.20.0.13")]
+            .map(|(name, host)| (name.to_owned(), host.to_owned()))
+            .into();
         for number in 1..=3 {
             let name = format!("shop-{number}");
-            let ip = stage.kubectl(&["get", "service", &name, "--ignore-not-found", "-o", "jsonpath={.spec.clusterIP}"])?;
+            let ip = stage.kubectl(&[
+                "get",
+                "service",
+                &name,
+                "--ignore-not-found",
+                "-o",
+                "jsonpath={.spec.clusterIP}",
+            ])?;
             if !ip.is_empty() {
                 hosts.insert(name, ip);
             }
@@ -59,14 +67,39 @@ impl Servers {
     /// The server does not answer or refuses.
     pub fn sql(&self, server: &str, database: &str, sql: &str) -> Result<String> {
         let host = self.hosts.get(server).with_context(|| format!("no server {server}"))?;
+        self.sql_at(host, 5432, database, sql)
+            .with_context(|| server.to_owned())
+    }
+
+    /// Runs SQL on whatever answers at an address, for example HAProxy, as superuser.
+    ///
+    /// # Errors
+    /// Nothing answers there, or it refuses.
+    pub fn sql_at(&self, host: &str, port: u16, database: &str, sql: &str) -> Result<String> {
         let output = Command::new("psql")
-            .args(["-XAtqw", "-h", host, "-U", "mitosis", "-d", database, "-c", sql])
+            .args([
+                "-XAtqw",
+                "-h",
+                host,
+                "-p",
+                &port.to_string(),
+                "-U",
+                "mitosis",
+                "-d",
+                database,
+                "-c",
+                sql,
+            ])
             .env("PGPASSWORD", &self.superuser)
             .env("PGCONNECT_TIMEOUT", "5")
             .env("PGSSLMODE", "require")
             .output()
             .context("psql is not installed: run `make tools`")?;
-        ensure!(output.status.success(), "{server}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        ensure!(
+            output.status.success(),
+            "{host}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
@@ -90,7 +123,11 @@ impl Servers {
             timeline: timeline.parse()?,
             streams: *streams == "t",
             upstream: (*upstream).to_owned(),
-            slots: slots.split(',').filter(|slot| !slot.is_empty()).map(ToOwned::to_owned).collect(),
+            slots: slots
+                .split(',')
+                .filter(|slot| !slot.is_empty())
+                .map(ToOwned::to_owned)
+                .collect(),
         })
     }
 

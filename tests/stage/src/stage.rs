@@ -1,9 +1,6 @@
 //! Up, down, reset.
 
-use std::{
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use mitosis_bed::{Bed, Cluster, Image, State, binaries::toxiproxy, images::postgres_rootfs};
@@ -76,19 +73,52 @@ impl Stage {
     pub fn reset(&self) -> Result<()> {
         load::stop()?;
         // The finalizer needs the source; where that is broken on purpose the resource is taken away without it.
-        self.kubectl(&["delete", "clustermigrations", "--all", "--wait=false", "--ignore-not-found"])?;
+        self.kubectl(&[
+            "delete",
+            "clustermigrations",
+            "--all",
+            "--wait=false",
+            "--ignore-not-found",
+        ])?;
         let gone = until("ClusterMigrations are gone", Duration::from_secs(45), || {
-            Ok(self.kubectl(&["get", "clustermigrations", "-o", "name"])?.trim().is_empty())
+            Ok(self
+                .kubectl(&["get", "clustermigrations", "-o", "name"])?
+                .trim()
+                .is_empty())
         });
         if gone.is_err() {
             for name in self.kubectl(&["get", "clustermigrations", "-o", "name"])?.lines() {
-                self.kubectl(&["patch", name, "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#])?;
+                self.kubectl(&[
+                    "patch",
+                    name,
+                    "--type=merge",
+                    "-p",
+                    r#"{"metadata":{"finalizers":null}}"#,
+                ])?;
             }
         }
         let kinds = "statefulsets,deployments,jobs,services,configmaps,serviceaccounts,roles,rolebindings,poddisruptionbudgets,persistentvolumeclaims";
-        self.kubectl(&["delete", kinds, "-l", "pgmitosis.dev/migration", "--wait=true", "--ignore-not-found", "--timeout=90s"])?;
+        self.kubectl(&[
+            "delete",
+            kinds,
+            "-l",
+            "pgmitosis.dev/migration",
+            "--wait=true",
+            "--ignore-not-found",
+            "--timeout=90s",
+        ])?;
         until("pods of the migration are gone", Duration::from_secs(60), || {
-            Ok(self.kubectl(&["get", "pods", "-l", "pgmitosis.dev/component!=x,app.kubernetes.io/managed-by=mitosis", "-o", "name"])?.trim().is_empty())
+            Ok(self
+                .kubectl(&[
+                    "get",
+                    "pods",
+                    "-l",
+                    "pgmitosis.dev/component!=x,app.kubernetes.io/managed-by=mitosis",
+                    "-o",
+                    "name",
+                ])?
+                .trim()
+                .is_empty())
         })?;
         self.site.reset()?;
         self.provide()?;
@@ -98,9 +128,15 @@ impl Stage {
 
     /// Secrets that a user would make, and the address that the application was told: HAProxy's Service.
     fn provide(&self) -> Result<()> {
-        let names: Vec<String> = ["*.shop.svc", "*.shop.svc.cluster.local", "shop-haproxy.shop.svc", "10.244.0.1", load::WRITE_ADDRESS]
-            .map(ToOwned::to_owned)
-            .into();
+        let names: Vec<String> = [
+            "*.shop.svc",
+            "*.shop.svc.cluster.local",
+            "shop-haproxy.shop.svc",
+            "10.244.0.1",
+            load::WRITE_ADDRESS,
+        ]
+        .map(ToOwned::to_owned)
+        .into();
         let target = self.site.issue_certificate("shop", &names)?;
         let authority = self.site.authority()?;
         let secret = |name: &str, data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE}, "stringData": data});
@@ -109,8 +145,14 @@ impl Stage {
             "spec": {"clusterIP": load::WRITE_ADDRESS, "ports": [{"name": "write", "port": 5432}]},
         });
         let objects = [
-            secret("shop-source", json!({"username": "mitosis", "password": self.site.credentials()?.mitosis, "ca.crt": authority})),
-            secret("shop-tls", json!({"tls.crt": target.certificate, "tls.key": target.key, "ca.crt": authority})),
+            secret(
+                "shop-source",
+                json!({"username": "mitosis", "password": self.site.credentials()?.mitosis, "ca.crt": authority}),
+            ),
+            secret(
+                "shop-tls",
+                json!({"tls.crt": target.certificate, "tls.key": target.key, "ca.crt": authority}),
+            ),
             service,
         ];
         for object in objects {
@@ -125,12 +167,26 @@ impl Stage {
     /// Helm refuses or the operator does not become ready.
     pub fn install(&self, settings: &[&str]) -> Result<()> {
         let chart = checkout().join("charts/mitosis");
-        let digest = Image::Mitosis { binary: None }.build(self.bed.cache(), self.bed.progress())?.digest;
+        let digest = Image::Mitosis { binary: None }
+            .build(self.bed.cache(), self.bed.progress())?
+            .digest;
         let mark = format!("podAnnotations.image={}", &digest.replace([':', ','], "-"));
         let chart = chart.to_string_lossy().into_owned();
         let mut arguments = vec![
-            "upgrade", "--install", "mitosis", chart.as_str(), "--namespace", NAMESPACE, "--wait", "--timeout=90s",
-            "--set-string", "image.tag=dev", "--set-string", &mark, "--set", "logLevel=info",
+            "upgrade",
+            "--install",
+            "mitosis",
+            chart.as_str(),
+            "--namespace",
+            NAMESPACE,
+            "--wait",
+            "--timeout=90s",
+            "--set-string",
+            "image.tag=dev",
+            "--set-string",
+            &mark,
+            "--set",
+            "logLevel=info",
         ];
         for setting in settings {
             arguments.extend(["--set", setting]);
@@ -138,6 +194,14 @@ impl Stage {
         self.cluster.helm(&arguments)?;
         self.bed.progress().step("operator", "installed by Helm and ready");
         Ok(())
+    }
+
+    /// Gives a further image to the node.
+    ///
+    /// # Errors
+    /// It cannot be built.
+    pub fn load(&self, image: &Image) -> Result<()> {
+        self.bed.image(image)
     }
 
     /// Runs kubectl in the namespace of the migration.

@@ -1,0 +1,392 @@
+//! Decisions: a world in, one decision out. One test for each transition and each refusal.
+
+use super::{
+    Action, Decision,
+    world::{World, server},
+};
+use crate::{
+    api::{DesiredPhase, Outcome, Reason, Step},
+    haproxy::State,
+};
+
+fn actions(world: &World) -> Vec<Action> {
+    match world.decide().decision {
+        Decision::Act { actions, .. } => actions,
+        other => panic!("no action but {other:?}"),
+    }
+}
+
+fn waits(world: &World) -> String {
+    match world.decide().decision {
+        Decision::Wait { told, .. } => told.message,
+        other => panic!("no waiting but {other:?}"),
+    }
+}
+
+#[test]
+fn a_clean_source_passes_preflight_and_planned_makes_nothing() {
+    let world = World::new(DesiredPhase::Planned);
+    assert!(world.decide().findings.is_empty(), "{:?}", world.decide().findings);
+    assert!(waits(&world).contains("preflight passes"));
+}
+
+#[test]
+fn identity_is_recorded_before_anything_is_made() {
+    let world = World::new(DesiredPhase::Replicating);
+    let first = actions(&world);
+    assert!(
+        matches!(first.as_slice(), [Action::BeginSeeding { system_identifier, clone_source }]
+            if system_identifier == "7" && clone_source.as_str() == "a2"),
+        "{first:?}"
+    );
+}
+
+#[test]
+fn two_primaries_stop_everything() {
+    let mut world = World::new(DesiredPhase::Replicating);
+    world.set("a3", server(false));
+    assert!(world.halts().unwrap().contains("a1 and a3 both accept writes"));
+}
+
+#[test]
+fn each_thing_that_would_go_wrong_blocks_with_its_remedy() {
+    type Break = fn(&mut World);
+    let cases: [(Break, &str, &str); 8] = [
+        (|world| world.lose("a3"), "a3", "spec.source.members"),
+        (
+            |world| world.change("a3", |a3| a3.system_identifier = "8".to_owned()),
+            "not part of the cluster",
+            "remove a3",
+        ),
+        (
+            |world| world.change("a1", |a1| a1.superuser = false),
+            "no superuser",
+            "name a superuser",
+        ),
+        (
+            |world| world.change("a2", |a2| a2.tablespaces.push("fast".to_owned())),
+            "tablespaces",
+            "pg_default",
+        ),
+        (
+            |world| world.change("a1", |a1| a1.standby_signal = true),
+            "standby.signal",
+            "remove",
+        ),
+        (
+            |world| world.change("a1", |a1| a1.database_bytes = 1 << 40),
+            "storage.size",
+            "at least",
+        ),
+        (
+            |world| world.change("a2", |a2| a2.free_slots = 0),
+            "0 free replication slots",
+            "max_replication_slots",
+        ),
+        (
+            |world| world.seen.migration.spec.target.exposure = Default::default(),
+            "would not find shop-1",
+            "exposure",
+        ),
+    ];
+    for (break_it, fact, remedy) in cases {
+        let mut world = World::new(DesiredPhase::Replicating);
+        break_it(&mut world);
+        let message = world
+            .halts()
+            .unwrap_or_else(|| panic!("{fact}: {:?}", world.decide().decision));
+        assert!(
+            message.contains(fact) && message.contains(remedy),
+            "{fact} / {remedy}: {message}"
+        );
+    }
+}
+
+#[test]
+fn a_host_that_could_reach_into_a_configuration_is_refused() {
+    let mut world = World::new(DesiredPhase::Replicating);
+    world.seen.migration.spec.source.members[0].host = "10.20.0.11\n  server evil".to_owned();
+    assert!(world.halts().unwrap().contains("is no host"));
+}
+
+#[test]
+fn a_fresh_resource_over_a_target_that_is_primary_already_keeps_it_and_leads_clients_there() {
+    let mut world = World::new(DesiredPhase::Switched);
+    world.set("a1", server(true));
+    world.set("shop-1", server(false));
+    let applied = actions(&world);
+    let routing = applied
+        .iter()
+        .find_map(|action| match action {
+            Action::Apply(object) if object.name == "shop-routing" => {
+                Some(object.body["data"]["haproxy.cfg"].to_string())
+            }
+            _ => None,
+        })
+        .expect("the routing is applied");
+    assert!(
+        routing.contains("10.96.0.9:5432") && !routing.contains("10.20.0.11:5432\\n\\nfrontend fe_read"),
+        "{routing}"
+    );
+}
+
+#[test]
+fn a_target_that_somebody_promoted_while_it_replicated_leads_no_client_anywhere() {
+    let mut world = World::new(DesiredPhase::Switched);
+    world.set("a1", server(true));
+    world.set("shop-1", server(false));
+    world.status().system_identifier = Some("7".to_owned());
+    assert!(world.halts().unwrap().contains("promoted by somebody else"));
+}
+
+#[test]
+fn whether_there_are_two_primaries_is_not_guessed_while_a_source_member_is_out_of_sight() {
+    let mut world = World::new(DesiredPhase::Switched);
+    world.lose("a1");
+    world.set("shop-1", server(false));
+    assert!(waits(&world).contains("whether a1 is primary too is not known"));
+}
+
+#[test]
+fn hold_waits_for_every_pod_and_then_arms() {
+    let mut world = World::switching(Step::Hold);
+    assert!(matches!(actions(&world).as_slice(), [Action::Apply(object)] if object.name == "shop-routing"));
+    world.route(false, 4, State::Held);
+    assert_eq!(world.advances_to(), Some(Step::Arm));
+    world.seen.traffic.pods[1].report = None;
+    assert!(waits(&world).contains("does not hold"));
+}
+
+#[test]
+fn arm_is_done_until_it_is_seen() {
+    let mut world = World::switching(Step::Arm);
+    assert!(
+        matches!(actions(&world).as_slice(), [Action::Arm { member, slot, .. }] if member.as_str() == "a1" && slot.as_str() == "mitosis_a1")
+    );
+    world.change("a1", |a1| {
+        a1.standby_signal = true;
+        a1.follows_as = Some("mitosis_a1".to_owned());
+        a1.follows_host = Some("10.244.0.1".to_owned());
+        a1.follows_port = Some(30001);
+    });
+    assert_eq!(world.advances_to(), Some(Step::Stop));
+}
+
+#[test]
+fn stop_is_over_when_the_old_primary_serves_no_more_and_the_proof_decides_what_that_means() {
+    let mut world = World::switching(Step::Stop);
+    assert!(matches!(actions(&world).as_slice(), [Action::Stop { member, .. }] if member.as_str() == "a1"));
+    world.lose("a1");
+    assert_eq!(world.advances_to(), Some(Step::Prove));
+}
+
+#[test]
+fn without_the_shutdown_checkpoint_or_the_canary_or_after_another_record_nothing_is_promoted() {
+    type Break = fn(&mut World);
+    let breaks: [(&str, Break); 6] = [
+        ("no shutdown checkpoint", |world| {
+            world.change("shop-1", |leader| leader.redo = "0/5000000".parse().unwrap())
+        }),
+        ("a record after it", |world| {
+            world.change("shop-1", |leader| leader.lsn = "0/50001A0".parse().ok())
+        }),
+        ("no canary", |world| world.seen.canary_on_leader = false),
+        ("before the canary", |world| {
+            world.status().switchover.as_mut().unwrap().canary_lsn = Some("0/6000000".to_owned());
+        }),
+        ("another timeline", |world| {
+            world.change("shop-1", |leader| leader.timeline = 2)
+        }),
+        ("another cluster", |world| {
+            world.change("shop-1", |leader| leader.system_identifier = "8".to_owned())
+        }),
+    ];
+    for (what, break_it) in breaks {
+        let mut world = World::switching(Step::Prove);
+        world.lose("a1");
+        world.prove();
+        assert_eq!(world.advances_to(), Some(Step::Promote), "whole, it is promoted");
+        break_it(&mut world);
+        assert_ne!(world.advances_to(), Some(Step::Promote), "{what}");
+    }
+}
+
+#[test]
+fn an_old_primary_that_serves_again_ends_the_attempt_even_with_a_proof() {
+    let mut world = World::switching(Step::Prove);
+    world.prove();
+    assert_eq!(world.advances_to(), Some(Step::Restore));
+}
+
+#[test]
+fn over_budget_every_step_before_promotion_is_undone_and_none_after_it() {
+    for step in Step::ALL.into_iter().filter(|step| !step.is_terminal()) {
+        let mut world = World::switching(step);
+        world.pass(31);
+        let undone = world.advances_to() == Some(Step::Restore);
+        let before = matches!(step, Step::Hold | Step::Arm | Step::Stop | Step::Prove);
+        assert_eq!(undone, before, "{step:?}");
+    }
+}
+
+#[test]
+fn a_deletion_before_promotion_undoes_and_after_it_finishes() {
+    let deleted = |step| {
+        let mut world = World::switching(step);
+        world.seen.migration.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.seen.now));
+        world
+    };
+    assert_eq!(deleted(Step::Arm).advances_to(), Some(Step::Restore));
+    let mut after = deleted(Step::Promote);
+    after.set("shop-1", server(false));
+    assert_eq!(after.advances_to(), Some(Step::Route));
+}
+
+#[test]
+fn promotion_whose_outcome_is_unknown_is_looked_at_and_never_undone() {
+    let mut world = World::switching(Step::Promote);
+    assert!(matches!(actions(&world).as_slice(), [Action::Promote { .. }]));
+    world.lose("shop-1");
+    assert!(waits(&world).contains("whether it was promoted is not known"));
+    world.set("shop-1", server(false));
+    assert_eq!(world.advances_to(), Some(Step::Route));
+}
+
+#[test]
+fn clients_are_released_only_when_every_pod_leads_to_the_new_primary() {
+    let mut world = World::switching(Step::Route);
+    world.route(true, 5, State::Open);
+    assert_eq!(world.advances_to(), Some(Step::Follow));
+    world.seen.traffic.pods[0].report.as_mut().unwrap().generation = Some(3);
+    assert!(waits(&world).contains("haproxy-1"));
+    world.seen.traffic.pods.clear();
+    assert!(waits(&world).contains("no HAProxy pod"));
+}
+
+#[test]
+fn a_fork_that_is_not_where_the_old_primary_ended_raises_an_alarm() {
+    let mut world = World::switching(Step::Follow);
+    for name in ["a1", "a2", "a3", "shop-2", "shop-3"] {
+        world.change(name, |server| {
+            server.timeline = 2;
+            server.in_recovery = true;
+            server.receiver_status = Some("streaming".to_owned());
+        });
+    }
+    let mut primary = server(false);
+    primary.timeline = 2;
+    world.set("shop-1", primary);
+    world
+        .seen
+        .objects
+        .pod_roles
+        .insert("shop-1".to_owned(), Some("primary".to_owned()));
+    world.status().switchover.as_mut().unwrap().end_of_wal = Some("0/5000178".to_owned());
+    world.seen.fork = "0/5000178".parse().ok();
+    assert_eq!(world.advances_to(), Some(Step::Finish));
+    world.seen.fork = "0/5000000".parse().ok();
+    assert!(world.halts().unwrap().contains("somebody else wrote or promoted"));
+}
+
+#[test]
+fn an_undone_attempt_makes_the_old_primary_writable_then_releases_clients_then_is_recorded() {
+    let mut world = World::switching(Step::Restore);
+    world.change("a1", |a1| a1.in_recovery = true);
+    assert!(matches!(actions(&world).as_slice(), [Action::Promote { member, .. }] if member.as_str() == "a1"));
+    world.change("a1", |a1| {
+        a1.in_recovery = false;
+        a1.standby_signal = true;
+    });
+    assert!(matches!(actions(&world).as_slice(), [Action::Disarm { .. }]));
+    world.change("a1", |a1| a1.standby_signal = false);
+    assert_eq!(world.advances_to(), Some(Step::Release));
+    world.lose("a1");
+    assert!(waits(&world).contains("start it"));
+
+    let mut world = World::switching(Step::Release);
+    world.route(false, 5, State::Open);
+    assert_eq!(world.advances_to(), Some(Step::Aborted));
+}
+
+#[test]
+fn the_old_primary_is_not_promoted_again_once_the_leader_is_primary() {
+    let mut world = World::switching(Step::Restore);
+    world.change("a1", |a1| a1.in_recovery = true);
+    world.set("shop-1", server(false));
+    assert!(world.halts().unwrap().contains("promoted by somebody else"));
+}
+
+#[test]
+fn the_gate_stays_closed_for_each_thing_that_would_fail_behind_it() {
+    type Break = fn(&mut World);
+    let breaks: [(&str, Break); 7] = [
+        ("was not seen", |world| world.lose("a3")),
+        ("prepared transactions", |world| {
+            world.change("a1", |a1| a1.prepared_transactions = 1)
+        }),
+        ("a transaction on a1", |world| {
+            world.change("a1", |a1| a1.oldest_transaction = 3600.0)
+        }),
+        ("not heard of its upstream", |world| {
+            world.change("shop-1", |leader| leader.receiver_silence = Some(10.0))
+        }),
+        ("replay is paused on shop-1", |world| {
+            world.change("shop-1", |leader| leader.replay_paused = true)
+        }),
+        ("max_connections is 50", |world| {
+            world.change("shop-1", |leader| {
+                leader.settings.insert("max_connections".to_owned(), "50".to_owned());
+            });
+        }),
+        ("bytes behind", |world| {
+            world.change("a1", |a1| a1.lsn = "1/0".parse().ok())
+        }),
+    ];
+    for (words, break_it) in breaks {
+        let mut world = World::switching(Step::Gate);
+        break_it(&mut world);
+        let message = waits(&world);
+        assert!(message.contains(words), "{words}: {message}");
+    }
+}
+
+#[test]
+fn a_consumed_attempt_waits_for_another_number() {
+    let mut world = World::switching(Step::Gate);
+    let now = world.seen.now;
+    let status = world.status();
+    status.switchover.as_mut().unwrap().step = Step::Aborted;
+    status.attempts.push(crate::api::Attempt {
+        attempt: 1,
+        outcome: Outcome::Aborted,
+        message: "the budget of 30s was over".to_owned(),
+        end_time: now,
+    });
+    // Whatever is still to be prepared, the switchover does not begin again.
+    assert_ne!(world.advances_to(), Some(Step::Gate));
+}
+
+#[test]
+fn suspended_means_nothing_new_but_a_running_switchover_goes_on() {
+    let mut world = World::new(DesiredPhase::Replicating);
+    world.seen.migration.spec.suspend = true;
+    assert!(matches!(world.decide().decision, Decision::Wait { told, .. } if told.reason == Reason::Suspended));
+    let mut world = World::switching(Step::Stop);
+    world.seen.migration.spec.suspend = true;
+    world.lose("a1");
+    assert_eq!(world.advances_to(), Some(Step::Prove));
+}
+
+#[test]
+fn decide_names_no_client_no_runtime_and_no_clock() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/decide");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for word in ["tokio", "kube::Client", "SystemTime", "Timestamp::now", "Instant::now"] {
+            let named = path.file_name().is_some_and(|name| name != "tests.rs") && text.contains(word);
+            assert!(!named, "{} names {word}", path.display());
+        }
+    }
+}

@@ -1,0 +1,547 @@
+//! One complete migration and its surroundings on the real cluster, judged from outside: by the ledger, by SQL on every server and by
+//! HAProxy's own answers.
+//!
+//! The stage is one per host, so the tests share it and run one after the other (`--test-threads=1`), each from the beginning.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use mitosis_stage::{Migration, NAMESPACE, Servers, Stage, until};
+use serde_json::{Value, json};
+
+const SEEDED: Duration = Duration::from_secs(240);
+const SWITCHED: Duration = Duration::from_secs(90);
+const REFUSED: Duration = Duration::from_secs(60);
+/// Scale of pgbench's data in tests: 3 is 300,000 accounts, about 45 MB.
+const SCALE: u32 = 3;
+const SOURCE: [&str; 3] = ["a1", "a2", "a3"];
+const TARGET: [&str; 3] = ["shop-1", "shop-2", "shop-3"];
+
+fn stage() -> MutexGuard<'static, Stage> {
+    static STAGE: OnceLock<Mutex<Stage>> = OnceLock::new();
+    let stage = STAGE.get_or_init(|| {
+        let major = std::env::var("POSTGRES")
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(15);
+        Mutex::new(Stage::up(major).expect("the stage comes up"))
+    });
+    let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+    stage.reset().expect("the stage is put back to its beginning");
+    stage
+}
+
+/// The example as a value, changed by a JSON merge of its specification.
+fn example(stage: &Stage, change: &Value) -> Result<String> {
+    let text = stage.example()?;
+    let created = stage.kubectl(&[
+        "create",
+        "--dry-run=client",
+        "-o",
+        "json",
+        "-f",
+        &write(stage, "example.yaml", &text)?,
+    ])?;
+    let mut value: Value = serde_json::from_str(&created)?;
+    merge(&mut value["spec"], change);
+    Ok(value.to_string())
+}
+
+fn merge(into: &mut Value, change: &Value) {
+    match (into, change) {
+        (Value::Object(into), Value::Object(change)) => {
+            for (key, value) in change {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, change) => *into = change.clone(),
+    }
+}
+
+fn write(stage: &Stage, name: &str, text: &str) -> Result<String> {
+    let file = stage.cluster.state().path(name);
+    std::fs::write(&file, text)?;
+    Ok(file.to_string_lossy().into_owned())
+}
+
+/// Brings the target to follow the source, with load through HAProxy.
+fn replicate<'a>(stage: &'a Stage, manifest: &str) -> Result<Migration<'a>> {
+    stage.cluster.apply(manifest)?;
+    let migration = Migration::new(stage, "shop");
+    until("HAProxy pods are ready", Duration::from_secs(90), || {
+        let ready = stage.kubectl(&[
+            "get",
+            "deployment",
+            "shop-haproxy",
+            "--ignore-not-found",
+            "-o",
+            "jsonpath={.status.readyReplicas}",
+        ])?;
+        Ok(ready == "2")
+    })?;
+    stage.start_load(SCALE)?;
+    migration.wait_ready("Replicating", SEEDED)?;
+    Ok(migration)
+}
+
+/// The target's first member is the only primary and everybody else streams on its timeline.
+fn assert_switched(servers: &Servers, timeline: u32) -> Result<()> {
+    for name in SOURCE.into_iter().chain(TARGET) {
+        let state = servers.state(name)?;
+        ensure!(state.in_recovery == (name != "shop-1"), "{name}: {state:?}");
+        ensure!(state.timeline == timeline, "{name}: {state:?}");
+        ensure!(state.streams == (name != "shop-1"), "{name}: {state:?}");
+    }
+    Ok(())
+}
+
+/// Nothing of Mitosis is on the source.
+fn assert_source_untouched(servers: &Servers) -> Result<()> {
+    for name in SOURCE {
+        let slots = servers.state(name)?.slots;
+        ensure!(
+            !slots.iter().any(|slot| slot.starts_with("mitosis_")),
+            "{name} has slots {slots:?}"
+        );
+        let schema = servers.sql(
+            name,
+            "postgres",
+            "SELECT count(*) FROM pg_namespace WHERE nspname = 'mitosis'",
+        )?;
+        ensure!(schema == "0", "{name} has schema mitosis");
+    }
+    Ok(())
+}
+
+/// No object of a target exists but throw-away probes.
+fn assert_nothing_made(stage: &Stage) -> Result<()> {
+    let kinds = "statefulsets,deployments,persistentvolumeclaims,services,configmaps";
+    let made = stage.kubectl(&["get", kinds, "-l", "pgmitosis.dev/migration", "-o", "name"])?;
+    ensure!(made.trim().is_empty(), "made: {made}");
+    Ok(())
+}
+
+/// What the running HAProxy of every pod answers: the address that its write route leads to, by the agent's report and by SQL through it.
+fn through_haproxy(stage: &Stage, servers: &Servers) -> Result<String> {
+    let identity = "SELECT pg_is_in_recovery()::text || ' ' || inet_server_addr()::text";
+    let ips = stage.kubectl(&[
+        "get",
+        "pods",
+        "-l",
+        "pgmitosis.dev/component=haproxy",
+        "-o",
+        "jsonpath={.items[*].status.podIP}",
+    ])?;
+    let mut answers = Vec::new();
+    for ip in ips.split_whitespace() {
+        answers.push(servers.sql_at(ip, 5432, "postgres", identity)?);
+    }
+    let first = answers.first().context("no HAProxy pod")?.clone();
+    ensure!(
+        answers.iter().all(|answer| *answer == first),
+        "HAProxy pods lead to different servers: {answers:?}"
+    );
+    Ok(first)
+}
+
+#[test]
+fn a_cluster_moves_under_load_without_losing_or_doubling_a_row_and_stays_when_the_resource_goes_and_comes_back()
+-> Result<()> {
+    let stage = stage();
+    let migration = replicate(&stage, &stage.example()?)?;
+    let servers = stage.servers()?;
+    ensure!(
+        servers.state("shop-1")?.upstream == "10.20.0.12",
+        "the leader is cloned from and follows a2"
+    );
+    ensure!(
+        through_haproxy(&stage, &servers)?.starts_with("false 10.20.0.11"),
+        "before the switch every route leads to the source"
+    );
+
+    migration.patch(r#"{"spec":{"phase":"Switched"}}"#)?;
+    migration.wait_ready("Switched", SWITCHED)?;
+    assert_switched(&servers, 2)?;
+    let leads = through_haproxy(&stage, &servers)?;
+    ensure!(
+        leads.starts_with("false 10.244."),
+        "after the switch the write route leads to the target, not {leads}"
+    );
+    let slots = servers.state("a2")?.slots;
+    ensure!(
+        !slots.iter().any(|slot| slot.starts_with("mitosis_shop")),
+        "the slot of the old direction is dropped: {slots:?}"
+    );
+    let certificate = migration.get()?["status"]["switchover"]["certificate"].clone();
+    ensure!(
+        certificate["endOfWal"] == certificate["fork"] && certificate["canary"] == true,
+        "{certificate}"
+    );
+    ensure!(
+        migration.condition("RollbackAvailable")?.0 == "True",
+        "the old side follows"
+    );
+
+    // Deleted: everything goes on as it is.
+    let pods_before = stage.kubectl(&[
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/managed-by=mitosis",
+        "-o",
+        "jsonpath={.items[*].metadata.uid}",
+    ])?;
+    stage.kubectl(&["delete", "clustermigration", "shop", "--timeout=60s"])?;
+    assert_switched(&servers, 2)?;
+    let pods_after = stage.kubectl(&[
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/managed-by=mitosis",
+        "-o",
+        "jsonpath={.items[*].metadata.uid}",
+    ])?;
+    ensure!(pods_before == pods_after, "pods changed: {pods_before} -> {pods_after}");
+    ensure!(through_haproxy(&stage, &servers)? == leads, "traffic changed");
+
+    // Applied again under load: it is found as it is, and nothing flips.
+    stage.cluster.apply(&example(&stage, &json!({"phase": "Switched"}))?)?;
+    migration.wait_ready("Switched", SWITCHED)?;
+    assert_switched(&servers, 2)?;
+    ensure!(through_haproxy(&stage, &servers)? == leads, "traffic changed");
+
+    let names: Vec<&str> = servers.names().collect();
+    wait_for_standbys(&servers)?;
+    let report = stage.judge(&servers, &names)?;
+    println!("{report}");
+    ensure!(report.good, "the ledger's verdict: {report}");
+    let pgbench = "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history) \
+        AND (SELECT sum(bbalance) FROM pgbench_branches) = (SELECT sum(delta) FROM pgbench_history)";
+    ensure!(servers.sql("shop-1", "app", pgbench)? == "t", "pgbench's sums differ");
+    Ok(())
+}
+
+/// Every standby has what the primary wrote so far.
+fn wait_for_standbys(servers: &Servers) -> Result<()> {
+    let written = servers.sql("shop-1", "postgres", "SELECT pg_current_wal_flush_lsn()")?;
+    for name in SOURCE.into_iter().chain(["shop-2", "shop-3"]) {
+        until(&format!("{name} replayed {written}"), Duration::from_secs(20), || {
+            Ok(servers.sql(
+                name,
+                "postgres",
+                &format!("SELECT pg_last_wal_replay_lsn() >= '{written}'"),
+            )? == "t")
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_resource_that_is_deleted_while_it_replicates_leaves_no_slot_on_the_source_and_can_be_applied_again() -> Result<()>
+{
+    let stage = stage();
+    let migration = replicate(&stage, &stage.example()?)?;
+    let servers = stage.servers()?;
+    ensure!(
+        servers.state("a2")?.slots.contains(&"mitosis_shop_1".to_owned()),
+        "the leader follows by a slot on a2"
+    );
+    stage.kubectl(&["delete", "clustermigration", "shop", "--timeout=60s"])?;
+    assert_source_untouched(&servers)?;
+    ensure!(
+        through_haproxy(&stage, &servers)?.starts_with("false 10.20.0.11"),
+        "traffic stays on the source"
+    );
+    stage.cluster.apply(&stage.example()?)?;
+    migration.wait_ready("Replicating", SEEDED)?;
+    migration.patch(r#"{"spec":{"phase":"Switched"}}"#)?;
+    migration.wait_ready("Switched", SWITCHED)?;
+    wait_for_standbys(&servers)?;
+    let names: Vec<&str> = servers.names().collect();
+    let report = stage.judge(&servers, &names)?;
+    ensure!(report.good, "the ledger's verdict: {report}");
+    Ok(())
+}
+
+#[test]
+fn a_migration_is_applied_by_kustomize_and_by_helm_as_it_is_by_kubectl() -> Result<()> {
+    let stage = stage();
+    let checkout = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let migration = Migration::new(&stage, "shop");
+    let planned = "the plan is there";
+    stage.kubectl(&["apply", "-k", &format!("{checkout}/examples/kustomize")])?;
+    until(planned, REFUSED, || Ok(!migration.status("/phase")?.is_empty()))?;
+    stage.kubectl(&["delete", "clustermigration", "shop", "--timeout=60s"])?;
+    stage.reset()?;
+    stage.cluster.helm(&[
+        "upgrade",
+        "--install",
+        "shop-migration",
+        &format!("{checkout}/examples/helm"),
+        "--namespace",
+        NAMESPACE,
+        "--set",
+        "phase=Planned",
+    ])?;
+    let applied = migration.wait_ready("Planned", REFUSED);
+    stage
+        .cluster
+        .helm(&["uninstall", "shop-migration", "--namespace", NAMESPACE, "--wait"])?;
+    applied?;
+    assert_nothing_made(&stage)
+}
+
+/// Applies the example with something wrong, expects a refusal that says what to change and a source that was not touched, then
+/// corrects it and expects that it goes on.
+fn refused_then_corrected(
+    wrong: &Value,
+    words: &[&str],
+    break_it: impl Fn(&Stage) -> Result<()>,
+    mend: impl Fn(&Stage) -> Result<()>,
+) -> Result<()> {
+    let stage = stage();
+    let servers = stage.servers()?;
+    break_it(&stage)?;
+    let mut change = json!({"phase": "Planned"});
+    merge(&mut change, &json!({"phase": "Replicating"}));
+    merge(&mut change, wrong);
+    stage.cluster.apply(&example(&stage, &change)?)?;
+    let migration = Migration::new(&stage, "shop");
+    let sentence = migration.wait_refusal(words, REFUSED)?;
+    println!("{sentence}");
+    mend(&stage)?;
+    assert_source_untouched(&servers)?;
+    assert_nothing_made(&stage)?;
+    // Corrected, it goes on: as far as the first objects of the target, which come after the whole preflight.
+    stage.cluster.apply(&stage.example()?)?;
+    until("seeding began", Duration::from_secs(60), || {
+        Ok(migration.status("/phase")? == "Seeding")
+    })
+}
+
+fn nothing(_: &Stage) -> Result<()> {
+    Ok(())
+}
+
+#[test]
+fn a_wrong_password_is_refused_with_the_secret_to_correct() -> Result<()> {
+    let secret = |stage: &Stage, password: &str| {
+        let patch = json!({"stringData": {"password": password}}).to_string();
+        stage
+            .kubectl(&["patch", "secret", "shop-source", "--type=merge", "-p", &patch])
+            .map(drop)
+    };
+    refused_then_corrected(
+        &json!({}),
+        &["password authentication failed", "Secret shop-source"],
+        |stage| secret(stage, "wrong"),
+        |stage| secret(stage, &stage.site.credentials()?.mitosis),
+    )
+}
+
+#[test]
+fn an_unreachable_host_is_refused_with_the_member_to_correct() -> Result<()> {
+    let members = json!({"source": {"members": [
+        {"name": "a1", "host": "10.20.0.11"}, {"name": "a2", "host": "10.20.0.12"}, {"name": "a3", "host": "10.20.0.77"}]}});
+    refused_then_corrected(
+        &members,
+        &["a3", "10.20.0.77:5432 does not answer", "spec.source.members"],
+        nothing,
+        nothing,
+    )
+}
+
+#[test]
+fn a_member_of_another_cluster_is_refused_with_both_identifiers() -> Result<()> {
+    let other = |stage: &Stage| -> Result<()> {
+        let machine = stage.site.member(mitosis_site::Member::A3);
+        let script = format!(
+            "set -- {} '{}'\n{}",
+            stage.major,
+            stage.site.credentials()?.mitosis,
+            include_str!("other_cluster.sh")
+        );
+        machine.shell(&script, Duration::from_secs(30)).map(drop)
+    };
+    let members = json!({"source": {"members": [
+        {"name": "a1", "host": "10.20.0.11"}, {"name": "a2", "host": "10.20.0.12"}, {"name": "a3", "host": "10.20.0.13", "port": 5433}]}});
+    refused_then_corrected(
+        &members,
+        &["a3 is not part of the cluster", "system identifier"],
+        other,
+        nothing,
+    )
+}
+
+#[test]
+fn a_target_image_of_another_major_version_is_refused_with_both_versions() -> Result<()> {
+    let image = json!({"target": {"image": "postgres:17"}});
+    let words = [
+        "spec.target.image postgres:17 holds postgres (PostgreSQL) 17",
+        "the source runs PostgreSQL 15",
+    ];
+    refused_then_corrected(
+        &image,
+        &words,
+        |stage| stage.load(&mitosis_bed::Image::Postgres(17)),
+        nothing,
+    )
+}
+
+#[test]
+fn a_target_image_without_postgresql_is_refused_with_what_it_lacks() -> Result<()> {
+    let image = json!({"target": {"image": "haproxy:3.0"}});
+    refused_then_corrected(
+        &image,
+        &["spec.target.image haproxy:3.0", "not on PATH: postgres"],
+        nothing,
+        nothing,
+    )
+}
+
+#[test]
+fn a_storage_that_is_too_small_is_refused_with_the_size_that_is_needed() -> Result<()> {
+    let storage = json!({"target": {"storage": {"size": "64Mi"}}});
+    refused_then_corrected(
+        &storage,
+        &["spec.target.storage.size is 64Mi", "make it at least"],
+        nothing,
+        nothing,
+    )
+}
+
+#[test]
+fn a_missing_secret_is_refused_with_its_name_and_keys() -> Result<()> {
+    refused_then_corrected(
+        &json!({"source": {"credentials": {"secretName": "nowhere"}}}),
+        &["Secret nowhere", "does not exist", "username and password"],
+        nothing,
+        nothing,
+    )
+}
+
+#[test]
+fn a_misspelt_field_and_bad_values_are_refused_by_the_api_server_with_a_sentence() -> Result<()> {
+    let stage = stage();
+    let refused = |change: Value, words: &str| -> Result<()> {
+        let manifest = write(&stage, "wrong.json", &example(&stage, &change)?)?;
+        let error = stage
+            .kubectl(&["apply", "-f", &manifest])
+            .err()
+            .context("it was not refused")?
+            .to_string();
+        ensure!(error.contains(words), "{words}: {error}");
+        Ok(())
+    };
+    refused(
+        json!({"source": {"clonefrom": "a2"}}),
+        "unknown field \"spec.source.clonefrom\"",
+    )?;
+    refused(
+        json!({"switchover": {"budget": "1s"}}),
+        "write a duration between 2s and 10m",
+    )?;
+    refused(
+        json!({"target": {"storage": {"size": "much"}}}),
+        "write an amount of bytes",
+    )?;
+    refused(
+        json!({"target": {"postgresql": {"parameters": {"port": "1"}}}}),
+        "this parameter belongs to the operator",
+    )?;
+    ensure!(
+        stage
+            .kubectl(&["get", "clustermigrations", "-o", "name"])?
+            .trim()
+            .is_empty(),
+        "nothing was made"
+    );
+    Ok(())
+}
+
+/// Group, resource with subresource, and verb of a call.
+type Call = (String, String, String);
+
+#[test]
+fn the_operator_is_allowed_every_call_it_makes_and_holds_no_right_it_does_not_use() -> Result<()> {
+    let stage = stage();
+    let migration = replicate(&stage, &stage.example()?)?;
+    migration.patch(r#"{"spec":{"phase":"Switched"}}"#)?;
+    migration.wait_ready("Switched", SWITCHED)?;
+    let (mut used, mut refused) = (BTreeSet::<Call>::new(), Vec::new());
+    for line in std::fs::read_to_string(stage.cluster.state().path("logs/audit.log"))?.lines() {
+        let Ok(event) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        if event["user"]["username"] != "system:serviceaccount:shop:mitosis" {
+            continue;
+        }
+        let text = |pointer: &str| {
+            event
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let resource = match text("/objectRef/subresource") {
+            sub if sub.is_empty() => text("/objectRef/resource"),
+            sub => format!("{}/{sub}", text("/objectRef/resource")),
+        };
+        let call = (text("/objectRef/apiGroup"), resource, text("/verb"));
+        if event["responseStatus"]["code"] == 403 {
+            refused.push(call.clone());
+        }
+        used.insert(call);
+    }
+    ensure!(refused.is_empty(), "refused: {refused:?}");
+    let mut unused = granted(&stage)?;
+    unused.retain(|call| !used.contains(call));
+    // May be granted only by who holds it: the agent watches its ConfigMap.
+    for verb in ["get", "watch"] {
+        unused.remove(&(String::new(), "configmaps".to_owned(), verb.to_owned()));
+    }
+    // An Event that repeats is patched; whether one did in this run is chance.
+    unused.remove(&("events.k8s.io".to_owned(), "events".to_owned(), "patch".to_owned()));
+    ensure!(unused.is_empty(), "granted and never used: {unused:?}");
+    Ok(())
+}
+
+/// Every right that the operator's Roles grant.
+fn granted(stage: &Stage) -> Result<BTreeSet<Call>> {
+    let roles: Value = serde_json::from_str(&stage.kubectl(&[
+        "get",
+        "roles",
+        "-l",
+        "app.kubernetes.io/name=mitosis",
+        "-o",
+        "json",
+    ])?)?;
+    let texts = |value: &Value| -> Vec<String> {
+        let list = value.as_array().cloned().unwrap_or_default();
+        list.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+    };
+    let mut granted = BTreeSet::new();
+    for rule in roles["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default())
+    {
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                for verb in texts(&rule["verbs"]) {
+                    granted.insert((group.clone(), resource.clone(), verb));
+                }
+            }
+        }
+    }
+    ensure!(
+        granted.len() > 10,
+        "the Roles of the operator were not found: {granted:?}"
+    );
+    Ok(granted)
+}
