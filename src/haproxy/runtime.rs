@@ -73,7 +73,7 @@ impl Socket {
             let mut answer = String::new();
             let talk = async {
                 stream.write_all(format!("{command}\n").as_bytes()).await?;
-                // The master of HAProxy 3.0 waits for further commands until it is told that none will come.
+                // Without this the master waits for more commands.
                 stream.shutdown().await?;
                 stream.read_to_string(&mut answer).await
             };
@@ -148,11 +148,14 @@ impl Admin {
             .await
     }
 
-    /// Ends the sessions of a server.
+    /// Takes a server out of service until the next reload and ends its sessions.
+    ///
+    /// Sessions that are between two attempts to connect cannot be ended by command; without a server they end at their
+    /// next attempt, a second later at most.
     pub async fn end_sessions(&self, server: &Server) -> Result<(), RuntimeError> {
-        self.0
-            .tell(&format!("shutdown sessions server {}/{}", server.backend, server.name))
-            .await
+        let server = format!("{}/{}", server.backend, server.name);
+        self.0.tell(&format!("set server {server} state maint")).await?;
+        self.0.tell(&format!("shutdown sessions server {server}")).await
     }
 
     /// The servers of all backends.
@@ -204,10 +207,11 @@ impl Master {
         let command = "reload";
         let exchange = async {
             let mut stream = self.0.connect().await?;
-            stream
-                .write_all(b"reload\n")
-                .await
-                .map_err(|reason| self.0.unreachable(reason))?;
+            let told = async {
+                stream.write_all(b"reload\n").await?;
+                stream.shutdown().await
+            };
+            told.await.map_err(|reason| self.0.unreachable(reason))?;
             let mut answer = Vec::new();
             // Before 2.7 the master starts itself anew here and cuts the connection: that is no failure.
             let _cut = stream.read_to_end(&mut answer).await;

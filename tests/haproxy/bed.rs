@@ -1,0 +1,232 @@
+//! A HAProxy with an agent, and servers that say who they are.
+
+use std::{
+    fs::{self, File},
+    io,
+    process::{Child, Command},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use mitosis::{
+    address::Address,
+    agent::{Desired, Haproxy, Report, Wish, drive},
+    haproxy::{Configuration, Route, RouteKind, State},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        watch::{Receiver, channel},
+    },
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// A server that answers each line with its name.
+pub struct Echo {
+    pub address: Address,
+    requests: Arc<AtomicU64>,
+}
+
+impl Echo {
+    pub async fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port()).unwrap();
+        let requests = Arc::new(AtomicU64::new(0));
+        let count = requests.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let count = count.clone();
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    let mut line = String::new();
+                    while stream.read_line(&mut line).await.is_ok_and(|bytes| bytes > 0) {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        if stream.write_all(format!("{name}\n").as_bytes()).await.is_err() {
+                            return;
+                        }
+                        line.clear();
+                    }
+                });
+            }
+        });
+        Self { address, requests }
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+/// One line there and the answer back.
+pub async fn exchange(stream: &mut TcpStream) -> io::Result<String> {
+    stream.write_all(b"who\n").await?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).await?;
+    if answer.is_empty() {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    } else {
+        Ok(answer.trim().to_owned())
+    }
+}
+
+/// A connection of its own for one request.
+pub async fn request(port: u16) -> io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    timeout(Duration::from_secs(10), exchange(&mut stream)).await?
+}
+
+/// HAProxy and its agent.
+pub struct Bed {
+    directory: TempDir,
+    pub port: u16,
+    haproxy: Option<Child>,
+    wishes: UnboundedSender<Wish>,
+    pub reports: Receiver<Report>,
+    agent: JoinHandle<()>,
+}
+
+impl Bed {
+    /// As a pod starts: the file of the init container, HAProxy, the agent.
+    pub async fn start(to: &[&Echo]) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let directory = tempfile::tempdir().unwrap();
+        let (wishes, agent, reports) = start_agent(&directory);
+        let mut bed = Self {
+            directory,
+            port,
+            haproxy: None,
+            wishes,
+            reports,
+            agent,
+        };
+        let text = bed.text(&bed.configuration(1, State::Open, &addresses(to)));
+        fs::write(bed.directory.path().join("haproxy.cfg"), text).unwrap();
+        bed.start_haproxy();
+        bed
+    }
+
+    pub fn start_haproxy(&mut self) {
+        let directory = self.directory.path();
+        let log = File::create(directory.join("log")).unwrap();
+        let child = Command::new("haproxy")
+            .args(["-W", "-db", "-S"])
+            .arg(format!("{}/master.sock,level,admin", directory.display()))
+            .arg("-f")
+            .arg(directory.join("haproxy.cfg"))
+            .env("MITOSIS_BIND", "127.0.0.1")
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("install haproxy 2.4 or later on the PATH");
+        self.haproxy = Some(child);
+    }
+
+    /// Kills the master; its worker ends with it.
+    pub async fn kill_haproxy(&mut self) {
+        let mut child = self.haproxy.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let gone = async {
+            while TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), gone)
+            .await
+            .expect("the worker ends with its master");
+    }
+
+    pub fn restart_agent(&mut self) {
+        self.agent.abort();
+        (self.wishes, self.agent, self.reports) = start_agent(&self.directory);
+    }
+
+    pub fn configuration(&self, generation: u64, state: State, to: &[Address]) -> Configuration {
+        let route = Route {
+            name: "write".parse().unwrap(),
+            listen: self.port.try_into().unwrap(),
+            to: to.to_vec(),
+            kind: RouteKind::Primary,
+        };
+        Configuration::new(generation, state, vec![route]).unwrap()
+    }
+
+    /// The file with the socket of this test.
+    fn text(&self, configuration: &Configuration) -> String {
+        let socket = self.directory.path().join("admin.sock");
+        configuration
+            .render()
+            .replace("/run/haproxy/admin.sock", socket.to_str().unwrap())
+    }
+
+    pub fn wish(&self, generation: u64, state: State, to: &[&Echo]) {
+        let configuration = self.configuration(generation, state, &addresses(to));
+        self.wish_text(generation, state, &configuration.render());
+    }
+
+    /// A wish with any text for a file.
+    pub fn wish_text(&self, generation: u64, state: State, text: &str) {
+        let socket = self.directory.path().join("admin.sock");
+        let desired = Desired {
+            generation,
+            state,
+            held: if state == State::Held {
+                vec!["write".parse().unwrap()]
+            } else {
+                vec![]
+            },
+            configuration: text.replace("/run/haproxy/admin.sock", socket.to_str().unwrap()),
+        };
+        self.wishes
+            .send(Wish {
+                uid: "one".to_owned(),
+                desired,
+            })
+            .unwrap();
+    }
+
+    /// Waits for a report.
+    pub async fn until(&mut self, what: &str, right: impl FnMut(&Report) -> bool) -> Report {
+        if let Ok(report) = timeout(Duration::from_secs(15), self.reports.wait_for(right)).await {
+            return report.unwrap().clone();
+        }
+        let log = fs::read_to_string(self.directory.path().join("log")).unwrap();
+        panic!("waited in vain until {what}: {:?}\n{log}", self.reports.borrow());
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.agent.abort();
+        if let Some(mut child) = self.haproxy.take() {
+            // Its worker ends with it.
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+fn addresses(to: &[&Echo]) -> Vec<Address> {
+    to.iter().map(|echo| echo.address.clone()).collect()
+}
+
+fn start_agent(directory: &TempDir) -> (UnboundedSender<Wish>, JoinHandle<()>, Receiver<Report>) {
+    let file = |name: &str| directory.path().join(name);
+    let haproxy = Haproxy::new(&file("haproxy.cfg"), &file("admin.sock"), &file("master.sock"));
+    let (wishes, received) = unbounded_channel();
+    let (sender, reports) = channel(Report::default());
+    let stream = futures::stream::unfold(received, |mut received: UnboundedReceiver<Wish>| async {
+        received.recv().await.map(|wish| (Ok(wish), received))
+    });
+    (wishes, tokio::spawn(drive(haproxy, stream, sender)), reports)
+}

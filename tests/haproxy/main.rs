@@ -1,0 +1,214 @@
+//! The agent against a real HAProxy, which must be installed: no Kubernetes is needed.
+
+mod bed;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bed::{Bed, Echo, request};
+use mitosis::{
+    agent::{Report, ReportState, router},
+    haproxy::State,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{interval, sleep},
+};
+
+/// Holds, switches and releases under load.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_loses_no_new_client_and_cuts_each_session_once() {
+    let (a, b) = (Echo::start("A").await, Echo::start("B").await);
+    let mut bed = Bed::start(&[&a]).await;
+    bed.wish(1, State::Open, &[&a]);
+    bed.until("generation 1 runs", |report| report.is_running(1)).await;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut sessions = JoinSet::new();
+    for _ in 0..10 {
+        sessions.spawn(long_session(bed.port, stop.clone()));
+    }
+    let clients = tokio::spawn(new_clients(bed.port, stop.clone()));
+    sleep(Duration::from_millis(500)).await;
+
+    let start = Instant::now();
+    bed.wish(2, State::Held, &[&a]);
+    bed.until("it is held", |report| report.is_holding(2)).await;
+    let (held, reached_a) = (start.elapsed(), a.requests());
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(
+        a.requests(),
+        reached_a,
+        "requests reached A although the hold was reported"
+    );
+    assert_eq!(b.requests(), 0);
+
+    let address = serve(&bed).await;
+    let start = Instant::now();
+    let waiting = tokio::spawn(get(address, "/report?generation=3&wait=5000"));
+    bed.wish(3, State::Open, &[&b]);
+    let report: Report = serde_json::from_str(&waiting.await.unwrap()).unwrap();
+    let released = start.elapsed();
+    assert!(report.is_running(3), "{report:?}");
+    sleep(Duration::from_millis(500)).await;
+    stop.store(true, Ordering::Relaxed);
+
+    let (served, slowest) = clients.await.unwrap();
+    assert!(
+        served.iter().any(|by| by == "A") && served.iter().any(|by| by == "B"),
+        "{served:?}"
+    );
+    assert!(
+        served.iter().all(|by| by == "A" || by == "B"),
+        "a new client was turned away: {served:?}"
+    );
+    assert_eq!(a.requests(), reached_a);
+    for cuts in sessions.join_all().await {
+        assert_eq!(cuts, 1, "a session was cut {cuts} times");
+    }
+    println!(
+        "held after {held:?}, released after {released:?}; {} new clients, the slowest took {slowest:?}; HAProxy {}",
+        served.len(),
+        report.haproxy_version.unwrap()
+    );
+}
+
+/// What HAProxy refuses is reported, and the former configuration goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_configuration_changes_nothing() {
+    let (a, b) = (Echo::start("A").await, Echo::start("B").await);
+    let mut bed = Bed::start(&[&a]).await;
+    bed.wish(1, State::Open, &[&a]);
+    bed.until("generation 1 runs", |report| report.is_running(1)).await;
+    bed.wish_text(2, State::Open, "nonsense\n");
+    let report = bed
+        .until("the refusal is reported", |report| report.state == ReportState::Failed)
+        .await;
+    assert_eq!((report.generation, report.wanted), (Some(1), 2));
+    assert!(report.error.unwrap().contains("refuses generation 2"));
+    assert_eq!(request(bed.port).await.unwrap(), "A");
+
+    bed.wish(3, State::Open, &[&b]);
+    bed.until("generation 3 runs", |report| report.is_running(3)).await;
+    assert_eq!(request(bed.port).await.unwrap(), "B");
+    // A name that does not resolve is reported and stops nothing.
+    bed.wish_text(
+        4,
+        State::Open,
+        &bed.configuration(4, State::Open, &["nowhere.invalid:1".parse().unwrap()])
+            .render(),
+    );
+    let report = bed.until("generation 4 runs", |report| report.is_running(4)).await;
+    assert!(report.error.unwrap().contains("be_write/s1 does not resolve"));
+}
+
+/// A hold outlives both HAProxy and the agent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_survives_restarts() {
+    let (a, b) = (Echo::start("A").await, Echo::start("B").await);
+    let mut bed = Bed::start(&[&a]).await;
+    bed.wish(1, State::Open, &[&a]);
+    bed.until("generation 1 runs", |report| report.is_running(1)).await;
+    assert_eq!(request(bed.port).await.unwrap(), "A");
+    bed.wish(2, State::Held, &[&a]);
+    bed.until("it is held", |report| report.is_holding(2)).await;
+    let reached_a = a.requests();
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = tokio::spawn(new_clients(bed.port, stop.clone()));
+    bed.kill_haproxy().await;
+    bed.until("the loss is reported", |report| report.state == ReportState::Waiting)
+        .await;
+    bed.start_haproxy();
+    let report = bed.until("it is held again", |report| report.is_holding(2)).await;
+    assert_eq!(
+        report.generation,
+        Some(2),
+        "the file that HAProxy started with leads nowhere"
+    );
+
+    bed.restart_agent();
+    bed.wish(2, State::Held, &[&a]);
+    bed.until("a new agent sees the hold", |report| report.is_holding(2))
+        .await;
+    bed.wish(1, State::Open, &[&a]);
+    let report = bed
+        .until("the older generation is refused", |report| report.error.is_some())
+        .await;
+    assert!(report.is_holding(2) && report.error.unwrap().contains("went back"));
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(a.requests(), reached_a);
+
+    bed.wish(3, State::Open, &[&b]);
+    bed.until("generation 3 runs", |report| report.is_running(3)).await;
+    sleep(Duration::from_millis(300)).await;
+    stop.store(true, Ordering::Relaxed);
+    let (served, _) = clients.await.unwrap();
+    assert!(served.iter().any(|by| by == "B"));
+    assert!(!served.iter().any(|by| by == "A"));
+    assert_eq!(a.requests(), reached_a);
+}
+
+/// Connects for each request, 100 times a second; who served each, or the error, and the longest time of one.
+async fn new_clients(port: u16, stop: Arc<AtomicBool>) -> (Vec<String>, Duration) {
+    let mut pace = interval(Duration::from_millis(10));
+    let mut requests = JoinSet::new();
+    while !stop.load(Ordering::Relaxed) {
+        pace.tick().await;
+        requests.spawn(async move {
+            let start = Instant::now();
+            (
+                request(port).await.unwrap_or_else(|error| error.to_string()),
+                start.elapsed(),
+            )
+        });
+    }
+    let (served, times): (Vec<_>, Vec<_>) = requests.join_all().await.into_iter().unzip();
+    (served, times.into_iter().max().unwrap())
+}
+
+/// Keeps a session and comes back when it is cut; how often it was.
+async fn long_session(port: u16, stop: Arc<AtomicBool>) -> u32 {
+    let mut cuts = 0;
+    loop {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))
+            .await
+            .expect("connections are never refused");
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return cuts;
+            }
+            if bed::exchange(&mut stream).await.is_err() {
+                cuts += 1;
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn serve(bed: &Bed) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(axum::serve(listener, router(bed.reports.clone())).into_future());
+    assert_eq!(get(address, "/healthz").await, "ok\n");
+    assert_eq!(get(address, "/readyz").await, "ok\n");
+    address
+}
+
+/// The body of the answer.
+async fn get(address: std::net::SocketAddr, path: &'static str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let question = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
+    stream.write_all(question.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
