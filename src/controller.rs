@@ -96,12 +96,11 @@ async fn watch(api: Api<ClusterMigration>, context: Arc<Context>) {
         // Our own status writes are no news.
         .predicate_filter(
             |migration: &ClusterMigration| {
-                Some((
+                Some(hash((
                     predicates::generation(migration),
                     predicates::finalizers(migration),
                     migration.metadata.deletion_timestamp.is_some(),
-                ))
-                .map(hash)
+                )))
             },
             kube::runtime::PredicateConfig::default(),
         );
@@ -122,6 +121,7 @@ fn hash<T: std::hash::Hash>(value: T) -> u64 {
     hasher.finish()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
 fn retry(_: Arc<ClusterMigration>, _: &Error, context: Arc<Context>) -> Action {
     context.metrics.count_turn("error");
     Action::requeue(RETRY)

@@ -71,9 +71,9 @@ pub async fn reconcile(migration: Arc<ClusterMigration>, context: Arc<Context>) 
     }
     let mut remembered = None;
     loop {
-        match turn(&context, &current, remembered.take()).await {
-            Ok(Turned::Gone) => return Ok(Action::await_change()),
-            Ok(Turned::On { next, pause, kept }) => {
+        match Box::pin(turn(&context, &current, remembered.take())).await {
+            Ok(None) => return Ok(Action::await_change()),
+            Ok(Some(Turned { next, pause, kept })) => {
                 context.metrics.count_turn("ok");
                 current = next;
                 remembered = Some(kept);
@@ -96,17 +96,20 @@ pub async fn reconcile(migration: Arc<ClusterMigration>, context: Arc<Context>) 
     }
 }
 
-enum Turned {
-    On {
-        next: ClusterMigration,
-        pause: Duration,
-        kept: Remembered,
-    },
-    Gone,
+/// What a turn leaves to the next one.
+struct Turned {
+    next: ClusterMigration,
+    pause: Duration,
+    kept: Remembered,
 }
 
-async fn turn(context: &Context, current: &ClusterMigration, remembered: Option<Remembered>) -> Result<Turned, Error> {
-    let (seen, kept) = observe(&context.client, &context.sessions, current, remembered).await?;
+/// One turn; nothing is left when the resource was let go.
+async fn turn(
+    context: &Context,
+    current: &ClusterMigration,
+    remembered: Option<Remembered>,
+) -> Result<Option<Turned>, Error> {
+    let (seen, kept) = Box::pin(observe(&context.client, &context.sessions, current, remembered)).await?;
     let decided = decide(&seen, &context.agent_image);
     if !context.lease.is_held() {
         return Err(Error::LeaseLost);
@@ -125,18 +128,18 @@ async fn turn(context: &Context, current: &ClusterMigration, remembered: Option<
         Decision::Advance(_) | Decision::Wait { .. } | Decision::Halt { .. } => Effects::default(),
     };
     if effects.let_go {
-        return Ok(Turned::Gone);
+        return Ok(None);
     }
     let next = if is_worth_reporting(current, &decided) {
         report(context, current, build_status(&seen, &decided, &effects)).await?
     } else {
         current.clone()
     };
-    Ok(Turned::On {
+    Ok(Some(Turned {
         next,
         pause: decided.decision.recheck(),
         kept,
-    })
+    }))
 }
 
 /// While clients are held only what must be on record is written.

@@ -59,7 +59,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exact = UNITS[..4]
             .iter()
-            .find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0);
+            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
         match exact {
             Some((suffix, factor)) => write!(formatter, "{}{suffix}", self.0 / factor),
             None => write!(formatter, "{}", self.0),

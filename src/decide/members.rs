@@ -217,7 +217,7 @@ fn decide_seeding(seen: &Snapshot, plan: &Plan<'_>, member: &Member, upstream: &
             let slot = member.name.slot();
             let mut conninfo = conninfo_of(seen, member, upstream);
             // The Job reads the password from the mounted Secret; the user is no secret.
-            conninfo.user = seen.source_user.clone();
+            conninfo.user.clone_from(&seen.source_user);
             let job = build_seeding(
                 plan,
                 &SeedingPlan {

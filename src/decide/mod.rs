@@ -75,8 +75,7 @@ fn decide_from(seen: &Snapshot, agent_image: &str, findings: &[crate::api::Findi
     if let Err(message) = &seen.secrets {
         return halt(Reason::SecretUnusable, message.clone());
     }
-    let primaries = seen.primaries();
-    if let [first, second, ..] = primaries.as_slice() {
+    if let Some((first, second)) = seen.rivals() {
         return halt(
             Reason::NeedsAttention,
             format!(
@@ -92,7 +91,7 @@ fn decide_from(seen: &Snapshot, agent_image: &str, findings: &[crate::api::Findi
     {
         return switched::decide_switched(seen, agent_image);
     }
-    if let Some(primary) = primaries.first().filter(|member| member.side == Side::Target) {
+    if let Some(primary) = seen.primaries().into_iter().find(|member| member.side == Side::Target) {
         return switched::decide_found_switched(seen, primary, agent_image);
     }
     if status.system_identifier.is_none() {

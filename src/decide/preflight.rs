@@ -66,7 +66,10 @@ pub fn find(seen: &Snapshot) -> Vec<Finding> {
         .iter()
         .filter_map(|member| Some((*member, member.server()?)))
         .collect();
-    let primary = seen_servers.iter().find(|(_, server)| !server.in_recovery);
+    let cluster = most_common_cluster(&seen_servers);
+    let primary = seen_servers
+        .iter()
+        .find(|(_, server)| !server.in_recovery && Some(server.system_identifier.as_str()) == cluster);
     let target_is_primary = seen.primaries().iter().any(|member| member.side == Side::Target);
     if primary.is_none() && seen_servers.len() == sources.len() && !target_is_primary {
         findings.push(block(
@@ -77,12 +80,30 @@ pub fn find(seen: &Snapshot) -> Vec<Finding> {
         ));
     }
     for (member, server) in &seen_servers {
-        findings.extend(find_in_server(member, server, primary.map(|(_, server)| *server)));
+        findings.extend(find_in_server(member, server, cluster));
     }
     if let Some((member, server)) = primary {
         findings.extend(find_in_primary(seen, member, server));
     }
     findings
+}
+
+/// The system identifier that most members have; of the first one when they are even.
+fn most_common_cluster<'a>(servers: &[(&Member, &'a Server)]) -> Option<&'a str> {
+    let count = |identifier: &str| {
+        servers
+            .iter()
+            .filter(|(_, server)| server.system_identifier == identifier)
+            .count()
+    };
+    let most = servers
+        .iter()
+        .map(|(_, server)| count(&server.system_identifier))
+        .max()?;
+    servers
+        .iter()
+        .map(|(_, server)| server.system_identifier.as_str())
+        .find(|identifier| count(identifier) == most)
 }
 
 fn finding(severity: Severity, check: &str, member: Option<&Member>, message: &str, remedy: &str) -> Finding {
@@ -124,18 +145,18 @@ fn find_access(seen: &Snapshot, member: &Member) -> Option<Finding> {
     }
 }
 
-fn find_in_server(member: &Member, server: &Server, primary: Option<&Server>) -> Vec<Finding> {
+fn find_in_server(member: &Member, server: &Server, cluster: Option<&str>) -> Vec<Finding> {
     let name = &member.name;
     let mut findings = Vec::new();
     let mut blocked = |check: &str, message: String, remedy: String| {
         findings.push(block(check, Some(member), &message, &remedy));
     };
-    if let Some(primary) = primary.filter(|primary| primary.system_identifier != server.system_identifier) {
+    if let Some(others) = cluster.filter(|cluster| *cluster != server.system_identifier) {
         blocked(
             "same-cluster",
             format!(
-                "source member {name} is not part of the cluster: its system identifier is {}, the primary's is {}",
-                server.system_identifier, primary.system_identifier
+                "source member {name} is not part of the cluster: its system identifier is {}, that of the others {others}",
+                server.system_identifier
             ),
             format!("correct the host of {name} in spec.source.members or remove {name}"),
         );

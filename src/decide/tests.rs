@@ -5,7 +5,7 @@ use super::{
     world::{World, server},
 };
 use crate::{
-    api::{DesiredPhase, Outcome, Reason, Step},
+    api::{DesiredPhase, Exposure, Outcome, Reason, Step},
     haproxy::State,
 };
 
@@ -49,6 +49,15 @@ fn two_primaries_stop_everything() {
 }
 
 #[test]
+fn a_primary_of_another_cluster_is_no_rival_but_no_member_either() {
+    let mut world = World::new(DesiredPhase::Replicating);
+    let mut foreign = server(false);
+    foreign.system_identifier = "8".to_owned();
+    world.set("a3", foreign);
+    assert!(world.halts().unwrap().contains("a3 is not part of the cluster"));
+}
+
+#[test]
 fn each_thing_that_would_go_wrong_blocks_with_its_remedy() {
     type Break = fn(&mut World);
     let cases: [(Break, &str, &str); 8] = [
@@ -84,7 +93,7 @@ fn each_thing_that_would_go_wrong_blocks_with_its_remedy() {
             "max_replication_slots",
         ),
         (
-            |world| world.seen.migration.spec.target.exposure = Default::default(),
+            |world| world.seen.migration.spec.target.exposure = Exposure::default(),
             "would not find shop-1",
             "exposure",
         ),
@@ -185,20 +194,20 @@ fn without_the_shutdown_checkpoint_or_the_canary_or_after_another_record_nothing
     type Break = fn(&mut World);
     let breaks: [(&str, Break); 6] = [
         ("no shutdown checkpoint", |world| {
-            world.change("shop-1", |leader| leader.redo = "0/5000000".parse().unwrap())
+            world.change("shop-1", |leader| leader.redo = "0/5000000".parse().unwrap());
         }),
         ("a record after it", |world| {
-            world.change("shop-1", |leader| leader.lsn = "0/50001A0".parse().ok())
+            world.change("shop-1", |leader| leader.lsn = "0/50001A0".parse().ok());
         }),
         ("no canary", |world| world.seen.canary_on_leader = false),
         ("before the canary", |world| {
             world.status().switchover.as_mut().unwrap().canary_lsn = Some("0/6000000".to_owned());
         }),
         ("another timeline", |world| {
-            world.change("shop-1", |leader| leader.timeline = 2)
+            world.change("shop-1", |leader| leader.timeline = 2);
         }),
         ("another cluster", |world| {
-            world.change("shop-1", |leader| leader.system_identifier = "8".to_owned())
+            world.change("shop-1", |leader| leader.system_identifier = "8".to_owned());
         }),
     ];
     for (what, break_it) in breaks {
@@ -323,16 +332,16 @@ fn the_gate_stays_closed_for_each_thing_that_would_fail_behind_it() {
     let breaks: [(&str, Break); 7] = [
         ("was not seen", |world| world.lose("a3")),
         ("prepared transactions", |world| {
-            world.change("a1", |a1| a1.prepared_transactions = 1)
+            world.change("a1", |a1| a1.prepared_transactions = 1);
         }),
         ("a transaction on a1", |world| {
-            world.change("a1", |a1| a1.oldest_transaction = 3600.0)
+            world.change("a1", |a1| a1.oldest_transaction = 3600.0);
         }),
         ("not heard of its upstream", |world| {
-            world.change("shop-1", |leader| leader.receiver_silence = Some(10.0))
+            world.change("shop-1", |leader| leader.receiver_silence = Some(10.0));
         }),
         ("replay is paused on shop-1", |world| {
-            world.change("shop-1", |leader| leader.replay_paused = true)
+            world.change("shop-1", |leader| leader.replay_paused = true);
         }),
         ("max_connections is 50", |world| {
             world.change("shop-1", |leader| {
@@ -340,7 +349,7 @@ fn the_gate_stays_closed_for_each_thing_that_would_fail_behind_it() {
             });
         }),
         ("bytes behind", |world| {
-            world.change("a1", |a1| a1.lsn = "1/0".parse().ok())
+            world.change("a1", |a1| a1.lsn = "1/0".parse().ok());
         }),
     ];
     for (words, break_it) in breaks {

@@ -127,16 +127,15 @@ pub async fn look_at(
             if !exists || !focus.includes(is_old_primary, is_leader) {
                 return Sight::NotLooked;
             }
-            match timeout(patience, look(login, &member.address, sessions)).await {
-                Ok(sight) => sight,
-                Err(_) => {
-                    sessions.forget(&member.address);
-                    Sight::Unreachable(format!(
-                        "{} gave no answer within {} ms",
-                        member.address,
-                        patience.as_millis()
-                    ))
-                }
+            if let Ok(sight) = timeout(patience, look(login, &member.address, sessions)).await {
+                sight
+            } else {
+                sessions.forget(&member.address);
+                Sight::Unreachable(format!(
+                    "{} gave no answer within {} ms",
+                    member.address,
+                    patience.as_millis()
+                ))
             }
         }
     });

@@ -81,7 +81,7 @@ pub async fn observe(
         }
         _ => {
             let (found, credentials) = futures::future::try_join(
-                kubernetes::fetch_objects(client, migration),
+                Box::pin(kubernetes::fetch_objects(client, migration)),
                 secrets::fetch_credentials(client, migration),
             )
             .await?;

@@ -138,6 +138,19 @@ impl Snapshot {
             .collect()
     }
 
+    /// Two members of one cluster that both accept writes, when there are such.
+    #[must_use]
+    pub fn rivals(&self) -> Option<(&Member, &Member)> {
+        let primaries = self.primaries();
+        let cluster = |member: &Member| member.server().map(|server| server.system_identifier.clone());
+        primaries.iter().enumerate().find_map(|(index, first)| {
+            let second = primaries[index + 1..]
+                .iter()
+                .find(|second| cluster(second) == cluster(first))?;
+            Some((*first, *second))
+        })
+    }
+
     /// The member of the given address, as either side sees it.
     #[must_use]
     pub fn member_at(&self, host: &str, port: u16) -> Option<&Member> {

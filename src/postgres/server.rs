@@ -19,6 +19,10 @@ pub const PARITY: [&str; 5] = [
 const SERVER: &str = include_str!("server.sql");
 
 /// One server as it was seen at one moment.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of PostgreSQL's own, independent of the others"
+)]
 #[derive(Clone, Debug, Deserialize)]
 pub struct Server {
     /// Whether it is in recovery: a standby. The only thing that tells the role.

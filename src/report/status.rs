@@ -197,11 +197,9 @@ fn build_progress(seeding: &[SeedingStatus]) -> Option<String> {
     let share = |one: &SeedingStatus| {
         if one.complete {
             100
-        } else if one.bytes_total == 0 {
-            0
         } else {
             // A clone is complete when its Job says so, not when the estimate is reached.
-            (one.bytes_done * 100 / one.bytes_total).min(99)
+            (one.bytes_done * 100).checked_div(one.bytes_total).unwrap_or(0).min(99)
         }
     };
     let count = u64::try_from(seeding.len()).ok().filter(|count| *count > 0)?;

@@ -147,14 +147,14 @@ pub fn build_stateful_set(plan: &Plan<'_>) -> Wanted {
         "selector": {"matchLabels": plan.selector()},
         "template": {
             "metadata": {"labels": labels},
-            "spec": pod(plan, container, 60),
+            "spec": pod(plan, &container, 60),
         },
     }});
     plan.object(Kind::StatefulSet, plan.member.as_str(), body)
 }
 
 /// A pod on the member's volume, for the server and for the Job that fills the volume.
-pub(super) fn pod(plan: &Plan<'_>, container: Value, grace_seconds: u32) -> Value {
+pub(super) fn pod(plan: &Plan<'_>, container: &Value, grace_seconds: u32) -> Value {
     let spec = &plan.migration.spec;
     let template = &spec.target.pod_template;
     let mut pod = json!({

@@ -56,7 +56,7 @@ pub fn build_seeding(plan: &Plan<'_>, from: &SeedingPlan<'_>) -> Wanted {
     if let Some(resources) = &target.pod_template.resources {
         container["resources"] = json!(resources);
     }
-    let mut template = pod(plan, container, 5);
+    let mut template = pod(plan, &container, 5);
     template["restartPolicy"] = json!("Never");
     let body = json!({
         "metadata": {"labels": {LABEL_MEMBER: plan.member.as_str()}},

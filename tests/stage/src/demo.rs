@@ -26,7 +26,7 @@ pub fn run(major: u8) -> Result<()> {
     let migration = Migration::new(&stage, "shop");
     let began = Instant::now();
     crate::until("HAProxy leads clients to the source", Duration::from_secs(90), || {
-        Ok(migration.status("/phase")? != ""
+        Ok(!migration.status("/phase")?.is_empty()
             && stage
                 .kubectl(&[
                     "get",

@@ -6,13 +6,15 @@ use std::{
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, Stdio},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use mitosis_bed::State;
-use mitosis_ledger::{Encryption, Endpoint, Options, Report, Window, check, record};
+use mitosis_ledger::{Encryption, Endpoint, Options, Report, Summary, Window, check, record};
 use mitosis_site::{Pgbench, PgbenchOptions, Site};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Servers, Stage, until};
 
@@ -22,6 +24,8 @@ pub const WRITE_ADDRESS: &str = "10.96.100.10";
 const LONG: u32 = 6;
 /// Ledger clients that open a session for each row.
 const SHORT: u32 = 2;
+/// How long the first connection may take to succeed once HAProxy is there.
+const BEGIN_LIMIT: Duration = Duration::from_secs(30);
 
 impl Stage {
     /// File of the acknowledged rows.
@@ -160,16 +164,27 @@ pub fn carry() -> Result<()> {
         pace: Duration::from_millis(25),
     };
     let runtime = tokio::runtime::Runtime::new()?;
-    let summary = runtime.block_on(async {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        let stop = async move {
-            terminate.recv().await;
-        };
-        record(&options, stop).await
-    })?;
+    // A service that has just got its first pods may still cut the first connection.
+    let began = Instant::now();
+    let summary = loop {
+        match runtime.block_on(record_until_told(&options)) {
+            Ok(summary) => break summary,
+            Err(error) if began.elapsed() < BEGIN_LIMIT => eprintln!("not begun yet: {error:#}"),
+            Err(error) => return Err(error),
+        }
+        thread::sleep(Duration::from_millis(200));
+    };
     println!("{summary:?}");
     println!("{:?}", pgbench.stop()?);
     Ok(())
+}
+
+async fn record_until_told(options: &Options) -> Result<Summary> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    record(options, async move {
+        terminate.recv().await;
+    })
+    .await
 }
 
 /// The `stage` program: this one, or the one beside a test's.
