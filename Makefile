@@ -30,8 +30,11 @@ check: tools
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --package pg-mitosis
 
 test: check
-	$(CARGO) build --quiet --locked --package mitosis-stage --bins
+	$(CARGO) build --quiet --locked --package mitosis-stage --package mitosis-bed --bins
+	$(STAGE) down
 	$(CARGO) test --quiet --locked --package mitosis-ledger --package mitosis-bed
+	rootfs=$$($(CARGO) run --quiet --locked --package mitosis-bed --bin bed -- rootfs 15) && \
+	  MITOSIS_SITE_ROOTFS=$$rootfs $(CARGO) test --quiet --locked --package mitosis-site
 	$(CARGO) test --locked --package mitosis-stage --test e2e -- --test-threads=1
 	$(STAGE) down
 
