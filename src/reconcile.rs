@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt, runtime::controller::Action};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     act::{Actor, Effects, add_finalizer},
-    api::{ClusterMigration, FINALIZER},
+    api::{ClusterMigration, FINALIZER, Step},
     decide::{Decided, Decision, decide},
     lease::Lease,
     observe::{Focus, Remembered, Sessions, observe},
@@ -18,6 +19,10 @@ use crate::{
 const SWITCHOVER_RETRY: Duration = Duration::from_millis(20);
 /// The shortest time between two turns outside a switchover.
 const SHORTEST: Duration = Duration::from_millis(50);
+/// How often the resource is read anew while a switchover runs.
+const REREAD: Duration = Duration::from_secs(1);
+/// The least time that an action gets.
+const LAST_CHANCE: Duration = Duration::from_millis(100);
 
 /// Everything that a turn needs besides the resource.
 pub struct Context {
@@ -50,6 +55,9 @@ pub enum Error {
     /// The resource could not be read.
     #[error("the ClusterMigration could not be read: {0}")]
     Read(kube::Error),
+    /// An action did not end before the budget did; its outcome is observed in the next turn.
+    #[error("the budget was over before the action ended; its outcome is unknown")]
+    Budget,
     /// Another replica may act now.
     #[error("the Lease is not held any more")]
     LeaseLost,
@@ -70,6 +78,7 @@ pub async fn reconcile(migration: Arc<ClusterMigration>, context: Arc<Context>) 
         current = add_finalizer(&context.client, &current).await?;
     }
     let mut remembered = None;
+    let mut last_read = Instant::now();
     loop {
         match Box::pin(turn(&context, &current, remembered.take())).await {
             Ok(None) => return Ok(Action::await_change()),
@@ -81,6 +90,14 @@ pub async fn reconcile(migration: Arc<ClusterMigration>, context: Arc<Context>) 
                     return Ok(Action::requeue(pause.max(SHORTEST)));
                 }
                 sleep(pause).await;
+                // Nothing that this loop writes tells it of a change of the specification or of a deletion.
+                if last_read.elapsed() > REREAD {
+                    let Some(fresh) = read(&api, &migration).await? else {
+                        return Ok(Action::await_change());
+                    };
+                    current = fresh;
+                    last_read = Instant::now();
+                }
             }
             Err(error) if is_switching(&current) && !matches!(error, Error::LeaseLost) => {
                 context.metrics.count_turn("error");
@@ -123,7 +140,12 @@ async fn turn(
                 credentials: kept.credentials(),
                 seen: &seen,
             };
-            actor.act(actions).await?
+            match time_left(current) {
+                Some(left) => tokio::time::timeout(left, actor.act(actions))
+                    .await
+                    .map_err(|_| Error::Budget)??,
+                None => actor.act(actions).await?,
+            }
         }
         Decision::Advance(_) | Decision::Wait { .. } | Decision::Halt { .. } => Effects::default(),
     };
@@ -140,6 +162,16 @@ async fn turn(
         pause: decided.decision.recheck(),
         kept,
     }))
+}
+
+/// Time until the budget ends, while everything can still be undone; an action that hangs must not hold clients for longer.
+fn time_left(migration: &ClusterMigration) -> Option<Duration> {
+    let record = migration.status.as_ref()?.switchover.as_ref()?;
+    if record.step.is_past_no_return() || matches!(record.step, Step::Restore | Step::Release | Step::Aborted) {
+        return None;
+    }
+    let left = record.deadline?.duration_since(Timestamp::now());
+    Some(Duration::try_from(left).unwrap_or_default().max(LAST_CHANCE))
 }
 
 /// While clients are held only what must be on record is written.

@@ -59,6 +59,18 @@ pub(super) async fn label_role(
     Ok(())
 }
 
+/// Fails unless the API server still holds exactly the version that the decision was made from: somebody else may act by now.
+pub(super) async fn ensure_current(client: &Client, migration: &ClusterMigration) -> Result<(), Error> {
+    let api: Api<ClusterMigration> = Api::namespaced(client.clone(), namespace(migration));
+    let held = within("a look at the ClusterMigration", api.get(&migration.name_any())).await?;
+    if held.metadata.resource_version == migration.metadata.resource_version {
+        return Ok(());
+    }
+    Err(Error::Outdated(
+        "the ClusterMigration changed since the decision was made".to_owned(),
+    ))
+}
+
 /// Adds the finalizer, so that a deletion is seen before the resource is gone.
 ///
 /// # Errors

@@ -88,6 +88,9 @@ impl Actor<'_> {
     }
 
     async fn act_once(&self, action: &Action, effects: &mut Effects) -> Result<(), Error> {
+        if action.is_dangerous_late() {
+            kubernetes::ensure_current(self.client, self.migration()).await?;
+        }
         match action {
             Action::Apply(object) => kubernetes::apply(self.client, self.migration(), object).await,
             Action::BeginSeeding {

@@ -104,17 +104,23 @@ impl Driver {
     }
 
     async fn converge(&mut self) {
+        let mut refused = false;
         let (state, error) = match &self.wish {
             None => (ReportState::Waiting, None),
             Some(wish) => match (wish.desired.state, &self.refusal) {
                 (State::Open, Some((at, words))) if at.elapsed() < RETRY => (ReportState::Failed, Some(words.clone())),
-                (State::Open, _) => outcome(ReportState::Running, &self.haproxy.release(&wish.desired).await),
+                (State::Open, _) => {
+                    let released = self.haproxy.release(&wish.desired).await;
+                    refused = matches!(released, Err(AgentError::Refused { .. }));
+                    outcome(ReportState::Running, &released)
+                }
                 (State::Held, _) => outcome(ReportState::Held, &self.haproxy.hold(&wish.desired).await),
             },
         };
         match state {
             ReportState::Running | ReportState::Held if self.took.is_none() => self.took = Some(self.seen.elapsed()),
-            ReportState::Failed if self.refusal.as_ref().is_none_or(|(at, _)| at.elapsed() >= RETRY) => {
+            // Only HAProxy's own refusal stays; anything else may be better at the next look, and clients wait.
+            ReportState::Failed if refused => {
                 self.refusal = error.clone().map(|words| (Instant::now(), words));
             }
             _ => {}

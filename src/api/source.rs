@@ -67,7 +67,7 @@ pub struct CredentialsRef {
 }
 
 /// How connections are protected, in libpq's words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum TlsMode {
     /// TLS; the certificate must be signed by the CA of the Secret and name the host.
     #[default]

@@ -224,6 +224,9 @@ pub struct SwitchoverStatus {
     /// WAL position right after the canary row, on the old primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_lsn: Option<String>,
+    /// WAL position of the old primary when it was seen armed. The shutdown checkpoint that is the proof lies behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub armed_lsn: Option<String>,
     /// End of the old primary's WAL: the end of its shutdown checkpoint, as replayed on the leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_of_wal: Option<String>,

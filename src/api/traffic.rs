@@ -79,9 +79,9 @@ pub enum PostgresRole {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StaticRoute {
     /// Where it leads before the switch.
-    #[schemars(length(min = 1, max = 32))]
+    #[schemars(length(min = 1, max = 32), inner(length(max = 260)))]
     pub source: Vec<String>,
     /// Where it leads after the switch.
-    #[schemars(length(min = 1, max = 32))]
+    #[schemars(length(min = 1, max = 32), inner(length(max = 260)))]
     pub target: Vec<String>,
 }

@@ -27,6 +27,8 @@ use super::{ClusterMigrationStatus, DesiredPhase, Rollback, Seeding, Source, Swi
         .message("spec.target.storage is frozen once seeding began: delete the ClusterMigration and its target members to start anew"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.systemIdentifier) || self.spec.target.members >= oldSelf.spec.target.members")
         .message("spec.target.members cannot shrink once seeding began"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.switchover) || oldSelf.status.switchover.step in ['Gate', 'Done', 'Aborted'] || (has(self.spec.traffic) == has(oldSelf.spec.traffic) && (!has(self.spec.traffic) || self.spec.traffic == oldSelf.spec.traffic))")
+        .message("spec.traffic is frozen while the switchover runs: change it when status.switchover.step is Done or Aborted"),
     validation = Rule::new("oldSelf.spec.phase != 'Switched' || self.spec.phase == 'Switched' || !has(self.status) || !has(self.status.switchover) || self.status.switchover.step in ['Gate', 'Aborted']")
         .message("spec.phase cannot leave Switched while the switchover runs or after it is done"),
     printcolumn(name = "Phase", json_path = ".status.phase", type_ = "string"),

@@ -166,6 +166,17 @@ pub enum Action {
     LetGo,
 }
 
+impl Action {
+    /// Whether it would do harm after somebody else went on: a process that was frozen may wake up with an old decision.
+    #[must_use]
+    pub const fn is_dangerous_late(&self) -> bool {
+        matches!(
+            self,
+            Self::Arm { .. } | Self::Disarm { .. } | Self::Stop { .. } | Self::Promote { .. }
+        )
+    }
+}
+
 /// A decision with what the preflight found on the way.
 #[derive(Clone, Debug)]
 pub struct Decided {

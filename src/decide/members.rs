@@ -147,8 +147,9 @@ pub fn decide_member(seen: &Snapshot, member: &Member, upstream: &Member) -> Opt
                 Phase::Replicating,
                 Reason::NeedsAttention,
                 format!(
-                    "{name} was promoted by somebody else and does not follow {} any more: delete its StatefulSet and volume claim to clone it anew",
-                    upstream.name
+                    "{name} was promoted by somebody else and does not follow {} any more: delete its StatefulSet, volume claim and Job {} to clone it anew",
+                    upstream.name,
+                    seeding_name(&member.name)
                 ),
             ),
         });

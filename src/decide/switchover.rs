@@ -42,6 +42,7 @@ pub fn begin(seen: &Snapshot, pair: &Synchronized) -> Decision {
         generation: 0,
         deadline: None,
         canary_lsn: None,
+        armed_lsn: None,
         end_of_wal: None,
         abort_reason: None,
         steps: Vec::new(),
@@ -239,7 +240,11 @@ impl Turn<'_> {
         match self.old.server() {
             Some(server) if server.in_recovery => self.abort("the old primary is in recovery already"),
             Some(server) if server.standby_signal && is_told_to_follow(server, &conninfo.upstream, self.old) => {
-                self.advance(Step::Stop)
+                // No restart from here on brings a primary back, so the shutdown checkpoint that counts lies behind this position,
+                // which was read in the same statement. Before it, a restart may have left another one.
+                let mut record = self.record.clone();
+                record.armed_lsn = server.lsn.map(|lsn| lsn.to_string());
+                self.advance_with(record, Step::Stop)
             }
             Some(_) => self.act(
                 vec![Action::Arm {
@@ -283,17 +288,17 @@ impl Turn<'_> {
                 ),
             );
         }
-        let after_canary = |end: &Lsn| {
-            let canary = self
-                .record
-                .canary_lsn
-                .as_deref()
-                .and_then(|text| text.parse::<Lsn>().ok());
-            canary.is_some_and(|canary| *end >= canary)
+        let position = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Lsn>().ok());
+        let (armed, canary) = (position(&self.record.armed_lsn), position(&self.record.canary_lsn));
+        let is_last = |end: &Lsn| {
+            armed.is_some_and(|armed| *end > armed)
+                && canary.is_some_and(|canary| *end > canary)
+                // Back as a standby, the old primary must not have more than the leader either.
+                && self.old.server().is_none_or(|old| old.lsn <= Some(*end))
         };
         let same = server.system_identifier == self.record.system_identifier && server.timeline == self.record.timeline;
         let canary = self.seen.canary_on_leader || !self.seen.migration.spec.switchover.canary;
-        match server.replayed_shutdown_checkpoint().filter(after_canary) {
+        match server.replayed_shutdown_checkpoint().filter(is_last) {
             Some(end) if same && canary => {
                 let mut record = self.record.clone();
                 record.end_of_wal = Some(end.to_string());
@@ -346,6 +351,9 @@ impl Turn<'_> {
     }
 
     fn follow(&self) -> Decision {
+        if self.seen.migration.metadata.deletion_timestamp.is_some() {
+            return self.advance(Step::Done);
+        }
         let labels = plan_labels(self.seen);
         if !labels.is_empty() {
             return self.act(labels, "pods are labelled with their roles");
@@ -419,6 +427,9 @@ impl Turn<'_> {
     }
 
     fn finish(&self) -> Decision {
+        if self.seen.migration.metadata.deletion_timestamp.is_some() {
+            return self.advance(Step::Done);
+        }
         let slot = self.leader.name.slot();
         let keeper = self
             .seen

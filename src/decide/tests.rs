@@ -192,7 +192,7 @@ fn stop_is_over_when_the_old_primary_serves_no_more_and_the_proof_decides_what_t
 #[test]
 fn without_the_shutdown_checkpoint_or_the_canary_or_after_another_record_nothing_is_promoted() {
     type Break = fn(&mut World);
-    let breaks: [(&str, Break); 6] = [
+    let breaks: [(&str, Break); 7] = [
         ("no shutdown checkpoint", |world| {
             world.change("shop-1", |leader| leader.redo = "0/5000000".parse().unwrap());
         }),
@@ -202,6 +202,9 @@ fn without_the_shutdown_checkpoint_or_the_canary_or_after_another_record_nothing
         ("no canary", |world| world.seen.canary_on_leader = false),
         ("before the canary", |world| {
             world.status().switchover.as_mut().unwrap().canary_lsn = Some("0/6000000".to_owned());
+        }),
+        ("a checkpoint from before it was armed", |world| {
+            world.status().switchover.as_mut().unwrap().armed_lsn = Some("0/5000178".to_owned());
         }),
         ("another timeline", |world| {
             world.change("shop-1", |leader| leader.timeline = 2);

@@ -53,6 +53,11 @@ pub const TRANSITIONS: &[Transition] = &[
     row(Step::Route, Step::Follow, "every HAProxy pod leads to the new primary"),
     row(Step::Follow, Step::Finish, "all members stream on the new timeline"),
     row(
+        Step::Follow,
+        Step::Done,
+        "the ClusterMigration is being deleted before the old side follows",
+    ),
+    row(
         Step::Finish,
         Step::Done,
         "statistics are renewed and the old slot is dropped",

@@ -113,6 +113,7 @@ impl World {
             generation: 4,
             deadline: (step != Step::Gate).then(|| now + SignedDuration::from_secs(30)),
             canary_lsn: Some("0/5000080".to_owned()),
+            armed_lsn: Some("0/50000C0".to_owned()),
             end_of_wal: None,
             abort_reason: None,
             steps: Vec::new(),

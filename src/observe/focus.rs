@@ -53,6 +53,15 @@ impl Focus {
         }
     }
 
+    /// Generation of the routing that is waited for.
+    #[must_use]
+    pub const fn generation(self) -> Option<u64> {
+        match self {
+            Self::Proxies { generation } => Some(generation),
+            _ => None,
+        }
+    }
+
     /// Whether the routing and the HAProxy pods are looked at.
     #[must_use]
     pub const fn includes_proxies(self) -> bool {

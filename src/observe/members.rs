@@ -31,10 +31,13 @@ pub fn target_members(migration: &ClusterMigration) -> Vec<MemberName> {
         .collect()
 }
 
-/// Open sessions by address, used again from turn to turn: opening one costs several round trips.
+type Open = HashMap<(Login, Address), Arc<Session>>;
+
+/// Open sessions, used again from turn to turn: opening one costs several round trips. A session belongs to the login that opened
+/// it, so that nobody acts with somebody else's rights and a changed Secret counts at once.
 #[derive(Clone, Default)]
 pub struct Sessions {
-    open: Arc<Mutex<HashMap<Address, Arc<Session>>>>,
+    open: Arc<Mutex<Open>>,
 }
 
 impl Sessions {
@@ -43,21 +46,22 @@ impl Sessions {
     /// # Errors
     /// See [`Login::connect`].
     pub async fn get(&self, login: &Login, address: &Address) -> Result<Arc<Session>, Error> {
-        let known = self.lock().get(address).filter(|session| !session.is_closed()).cloned();
+        let key = (login.clone(), address.clone());
+        let known = self.lock().get(&key).filter(|session| !session.is_closed()).cloned();
         if let Some(session) = known {
             return Ok(session);
         }
         let session = Arc::new(login.connect(address).await?);
-        self.lock().insert(address.clone(), Arc::clone(&session));
+        self.lock().insert(key, Arc::clone(&session));
         Ok(session)
     }
 
     /// Forgets the session to an address, so that the next one is new.
-    pub fn forget(&self, address: &Address) {
-        self.lock().remove(address);
+    pub fn forget(&self, login: &Login, address: &Address) {
+        self.lock().remove(&(login.clone(), address.clone()));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Arc<Session>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
         // A panic while the map was locked leaves it whole: it only holds handles.
         self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -130,7 +134,7 @@ pub async fn look_at(
             if let Ok(sight) = timeout(patience, look(login, &member.address, sessions)).await {
                 sight
             } else {
-                sessions.forget(&member.address);
+                sessions.forget(login, &member.address);
                 Sight::Unreachable(format!(
                     "{} gave no answer within {} ms",
                     member.address,
@@ -153,7 +157,7 @@ async fn look(login: &Login, address: &Address, sessions: &Sessions) -> Sight {
     match seen.await {
         Ok(server) => Sight::Seen(Box::new(server)),
         Err(error) => {
-            sessions.forget(address);
+            sessions.forget(login, address);
             match error {
                 Error::Refused { .. } | Error::Answer { .. } => Sight::Refused(error.to_string()),
                 _ => Sight::Unreachable(error.to_string()),

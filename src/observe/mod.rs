@@ -97,7 +97,10 @@ pub async fn observe(
     let mut fork = None;
     if let Ok(credentials) = &kept.credentials {
         let looking = members::look_at(&mut members, migration, &kept.objects, focus, credentials, sessions);
-        let reporting = fetch_reports(&places, focus);
+        // Agents are waited for only once they have been told: before that they have nothing new to say, and clients are held.
+        let told = routing.as_ref().map(|routing| routing.generation);
+        let awaited = focus.generation().filter(|generation| told == Some(*generation));
+        let reporting = fetch_reports(&places, awaited);
         let ((), reports) = futures::future::join(looking, reporting).await;
         (canary_on_leader, fork) = look_at_leader(migration, &members, credentials, sessions).await;
         let snapshot = Snapshot {
@@ -122,7 +125,7 @@ pub async fn observe(
         objects: kept.objects.clone(),
         traffic: Traffic {
             routing,
-            pods: fetch_reports(&places, focus).await,
+            pods: fetch_reports(&places, None).await,
         },
         source_user: String::new(),
         canary_on_leader,
@@ -131,11 +134,11 @@ pub async fn observe(
     Ok((snapshot, kept))
 }
 
-async fn fetch_reports(places: &[kubernetes::ProxyPodPlace], focus: Focus) -> Vec<ProxyPod> {
+async fn fetch_reports(places: &[kubernetes::ProxyPodPlace], awaited: Option<u64>) -> Vec<ProxyPod> {
     join_all(places.iter().map(|place| async move {
         ProxyPod {
             name: place.name.clone(),
-            report: traffic::fetch_report(&place.ip, focus).await,
+            report: traffic::fetch_report(&place.ip, awaited).await,
         }
     }))
     .await

@@ -7,7 +7,6 @@ use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::Focus;
 use crate::{agent::Report, resources::AGENT_PORT};
 
 /// How long an agent may take to answer beyond the time it was asked to wait.
@@ -15,14 +14,15 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// How long an agent waits for the wanted generation before it answers with what it has.
 const LONG_POLL: Duration = Duration::from_millis(250);
 
-/// Asks the agent of a pod for its report; nothing when it does not answer in time.
-pub async fn fetch_report(pod_ip: &str, focus: Focus) -> Option<Report> {
-    let (path, patience) = match focus {
-        Focus::Proxies { generation } => (
+/// Asks the agent of a pod for its report, at once or as soon as it has reached the awaited generation; nothing when it does not
+/// answer in time.
+pub async fn fetch_report(pod_ip: &str, awaited: Option<u64>) -> Option<Report> {
+    let (path, patience) = match awaited {
+        Some(generation) => (
             format!("/report?generation={generation}&wait={}", LONG_POLL.as_millis()),
             LONG_POLL + ANSWER,
         ),
-        _ => ("/report".to_owned(), ANSWER),
+        None => ("/report".to_owned(), ANSWER),
     };
     timeout(patience, ask(pod_ip, &path)).await.ok()?
 }

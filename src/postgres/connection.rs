@@ -75,7 +75,7 @@ impl Error {
 }
 
 /// A login and how its connections are protected.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Login {
     /// User.
     pub user: String,

@@ -21,7 +21,8 @@ const SCALE: u32 = 3;
 const SOURCE: [&str; 3] = ["a1", "a2", "a3"];
 const TARGET: [&str; 3] = ["shop-1", "shop-2", "shop-3"];
 
-fn stage() -> MutexGuard<'static, Stage> {
+/// The stage as it stands.
+fn standing() -> MutexGuard<'static, Stage> {
     static STAGE: OnceLock<Mutex<Stage>> = OnceLock::new();
     let stage = STAGE.get_or_init(|| {
         let major = std::env::var("POSTGRES")
@@ -30,7 +31,12 @@ fn stage() -> MutexGuard<'static, Stage> {
             .unwrap_or(15);
         Mutex::new(Stage::up(major).expect("the stage comes up"))
     });
-    let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+    stage.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The stage at its beginning.
+fn stage() -> MutexGuard<'static, Stage> {
+    let stage = standing();
     stage.reset().expect("the stage is put back to its beginning");
     stage
 }
@@ -462,6 +468,45 @@ fn a_misspelt_field_and_bad_values_are_refused_by_the_api_server_with_a_sentence
             .is_empty(),
         "nothing was made"
     );
+    Ok(())
+}
+
+#[test]
+fn the_chart_passes_lint_and_renders_for_one_namespace_for_several_and_for_all() -> Result<()> {
+    let stage = standing();
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/mitosis");
+    for settings in [
+        "watch.clusterWide=false",
+        "watch.clusterWide=true",
+        "watch.namespaces={shop,market}",
+    ] {
+        stage
+            .cluster
+            .helm(&["lint", "--strict", "--kube-version", "1.34.0", "--set", settings, chart])?;
+        let rendered = stage.cluster.helm(&[
+            "template",
+            "mitosis",
+            chart,
+            "--kube-version",
+            "1.34.0",
+            "--namespace",
+            NAMESPACE,
+            "--set",
+            settings,
+        ])?;
+        ensure!(
+            !rendered.contains("pods/exec") && !rendered.contains("- '*'"),
+            "too many rights with {settings}"
+        );
+        ensure!(
+            rendered.contains("kind: ClusterRole\n") == settings.ends_with("=true"),
+            "a ClusterRole is opt-in: {settings}"
+        );
+    }
+    let refused = stage
+        .cluster
+        .helm(&["template", "mitosis", chart, "--set", "replicas=2"]);
+    ensure!(refused.is_err(), "an unknown value was taken");
     Ok(())
 }
 
