@@ -80,6 +80,8 @@ impl Stage {
     /// A server does not answer.
     pub fn judge(&self, servers: &Servers, names: &[&str]) -> Result<Report> {
         stop()?;
+        // A row that was acknowledged a moment ago may still be on its way to the standbys.
+        servers.wait_until_level()?;
         let endpoints = names
             .iter()
             .map(|name| servers.ledger(name))

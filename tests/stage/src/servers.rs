@@ -1,11 +1,11 @@
 //! Every server asked by SQL from outside, never by the operator's word.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use mitosis_ledger::{Encryption, Endpoint};
 
-use crate::Stage;
+use crate::{Stage, until};
 
 /// What a server says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +129,27 @@ impl Servers {
                 .map(ToOwned::to_owned)
                 .collect(),
         })
+    }
+
+    /// Waits until every standby replayed what the primary has written.
+    ///
+    /// # Errors
+    /// There is no primary, or a standby does not get there within 20 s.
+    pub fn wait_until_level(&self) -> Result<()> {
+        let mut written = None;
+        for name in self.names() {
+            if !self.state(name)?.in_recovery {
+                written = Some(self.sql(name, "postgres", "SELECT pg_current_wal_flush_lsn()")?);
+            }
+        }
+        let written = written.context("no server is primary")?;
+        for name in self.names() {
+            let replayed = format!("SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= '{written}'");
+            until(&format!("{name} replayed {written}"), Duration::from_secs(20), || {
+                Ok(self.sql(name, "postgres", &replayed)? == "t")
+            })?;
+        }
+        Ok(())
     }
 
     /// The ledger's endpoint on a server.
