@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use mitosis_bed::images::postgres_rootfs;
-use mitosis_bed::{Bed, Cache, Image, Progress, State, cluster, lock};
+use mitosis_bed::{Bed, Cache, Image, Progress, State, cluster, host, lock};
 
 #[derive(Parser)]
 #[command(
@@ -65,7 +65,10 @@ fn main() -> Result<()> {
         }
         Command::Status => status(),
         Command::Rootfs { postgres } => {
-            let rootfs = postgres_rootfs(postgres, &Cache::open()?, &Progress::start())?;
+            let (cache, progress) = (Cache::open()?, Progress::start());
+            // A new host has none of the programs yet that make a root file system.
+            host::prepare(&State::open()?, &cache, &progress)?;
+            let rootfs = postgres_rootfs(postgres, &cache, &progress)?;
             println!("{}", rootfs.display());
             Ok(())
         }

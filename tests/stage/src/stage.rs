@@ -34,9 +34,10 @@ impl Stage {
     /// The host cannot run it, something cannot be built, or a component does not become ready.
     pub fn up(major: u8) -> Result<Self> {
         let bed = Bed::lock(&format!("stage (PostgreSQL {major})"), LOCK_LIMIT)?;
+        // First, because it installs what the rest is made with.
+        let cluster = bed.up(&[Image::Postgres(major), HAPROXY, Image::Mitosis { binary: None }])?;
         let rootfs = postgres_rootfs(major, bed.cache(), bed.progress())?;
         let toxiproxy = Some(toxiproxy(bed.cache(), bed.progress())?);
-        let cluster = bed.up(&[Image::Postgres(major), HAPROXY, Image::Mitosis { binary: None }])?;
         let site = Site::up(&Config {
             state: State::open()?.root().to_owned(),
             rootfs,
