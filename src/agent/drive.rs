@@ -128,29 +128,34 @@ impl Driver {
         self.publish(state, error).await;
     }
 
+    /// What matters first: a switchover waits for it. The rest follows.
     async fn publish(&self, state: ReportState, error: Option<String>) {
+        let former = self.report.borrow().clone();
+        let wanted = self.wish.as_ref().map_or(0, |wish| wish.desired.generation);
         let mut report = Report {
             state,
-            wanted: self.wish.as_ref().map_or(0, |wish| wish.desired.generation),
+            wanted,
+            generation: match state {
+                // It was read back; for a moment after a reload the former worker may still answer too.
+                ReportState::Running => Some(wanted),
+                _ => former.generation,
+            },
             took_milliseconds: self.took.and_then(|took| took.as_millis().try_into().ok()),
             error: error.or_else(|| self.complaint.clone()),
-            ..Report::default()
+            ..former.clone()
         };
+        // After a start of its own the agent does not know yet what HAProxy runs, and says nothing before it does.
+        if report.generation.is_some() {
+            self.report.send_replace(report.clone());
+        }
         let (admin, master) = (&self.haproxy.admin, &self.haproxy.master);
-        let (generation, version, load, servers, processes) = tokio::join!(
-            admin.generation(),
-            admin.version(),
-            admin.load(),
-            admin.servers(),
-            master.processes()
-        );
-        report.generation = match state {
-            // It was read back; for a moment after a reload the former worker may still answer too.
-            ReportState::Running => Some(report.wanted),
-            _ => generation.ok().flatten(),
-        };
-        report.haproxy_version = version.ok().map(|version| version.to_string());
-        report.sessions = load.map(|load| load.backends).unwrap_or_default();
+        let (running, servers, processes) = tokio::join!(admin.running(), admin.servers(), master.processes());
+        let running = running.ok();
+        if state != ReportState::Running {
+            report.generation = running.as_ref().and_then(|running| running.generation);
+        }
+        report.haproxy_version = running.as_ref().map(|running| running.version.to_string());
+        report.sessions = running.map(|running| running.load.backends).unwrap_or_default();
         report.old_workers = processes.map(|processes| processes.old_workers).unwrap_or_default();
         let unresolved = servers
             .ok()
@@ -161,12 +166,13 @@ impl Driver {
                 format!("the name of server {backend}/{name} does not resolve: correct its address or the DNS")
             });
         }
-        let former = self.report.send_replace(report.clone());
+        self.report.send_replace(report.clone());
         if former.error != report.error || former.state != report.state {
             let (error, state) = (report.error.as_deref().unwrap_or_default(), report.state);
             info!(
                 generation = report.generation,
                 wanted = report.wanted,
+                took_milliseconds = report.took_milliseconds,
                 ?state,
                 error,
                 "reported"

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,10 +12,13 @@ use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use super::{Desired, file};
-use crate::haproxy::{Admin, Load, Master, Reload, RouteName, RuntimeError};
+use crate::{
+    address::Address,
+    haproxy::{Admin, Configuration, Lead, Load, Master, Reload, RouteName, RuntimeError},
+};
 
 /// Time for sessions that are about to end by themselves: those of clients that connect for each request.
-const GRACE: Duration = Duration::from_millis(20);
+const GRACE: Duration = Duration::from_millis(5);
 /// Time for sessions and former workers to end; a former worker lives for a second.
 const END: Duration = Duration::from_secs(3);
 /// Time for a reload, which waits for names in the configuration to be resolved.
@@ -71,6 +75,8 @@ impl AgentError {
 #[derive(Clone, Debug)]
 pub struct Haproxy {
     config_file: PathBuf,
+    /// What the running process leads to, as far as this agent saw to it.
+    running: Option<Configuration>,
     /// Its worker.
     pub admin: Admin,
     /// Its master.
@@ -83,6 +89,7 @@ impl Haproxy {
     pub fn new(config_file: &Path, admin_socket: &Path, master_socket: &Path) -> Self {
         Self {
             config_file: config_file.to_owned(),
+            running: None,
             admin: Admin::new(admin_socket),
             master: Master::new(master_socket),
         }
@@ -102,64 +109,101 @@ impl Haproxy {
     pub async fn hold(&self, desired: &Desired) -> Result<(), AgentError> {
         // First of all: a HAProxy that starts anew from here on leads nowhere.
         self.write(desired).await?;
-        if self.is_held(&desired.held).await? {
-            return Ok(());
-        }
-        for route in &desired.held {
-            self.admin.stop_accepting(route).await?;
-        }
+        self.admin.stop_accepting(&desired.held).await?;
         let start = Instant::now();
         loop {
-            let load = self.admin.load().await?;
-            let sessions = sessions(&load, &desired.held);
-            // What a former worker serves cannot be ended from here.
-            let old_workers = self.master.processes().await?.old_workers;
-            if sessions == 0 && old_workers == 0 {
-                return Ok(());
-            }
-            if start.elapsed() > END {
-                return Err(AgentError::Sessions { sessions, old_workers });
+            let sessions = sessions(&self.admin.running().await?.load, &desired.held);
+            let late = start.elapsed() > END;
+            if sessions == 0 || late {
+                // What a former worker serves cannot be ended from here.
+                let old_workers = self.master.processes().await?.old_workers;
+                if sessions == 0 && old_workers == 0 {
+                    return Ok(());
+                }
+                if late {
+                    return Err(AgentError::Sessions { sessions, old_workers });
+                }
             }
             if sessions > 0 && start.elapsed() > GRACE {
                 let backends: Vec<String> = desired.held.iter().map(RouteName::backend).collect();
-                for server in self.admin.servers().await? {
-                    if backends.contains(&server.backend) {
-                        self.admin.end_sessions(&server).await?;
-                    }
-                }
+                let mut servers = self.admin.servers().await?;
+                servers.retain(|server| backends.contains(&server.backend));
+                self.admin.end_sessions(&servers).await?;
             }
             sleep(POLL).await;
         }
     }
 
-    async fn is_held(&self, routes: &[RouteName]) -> Result<bool, AgentError> {
-        let load = self.admin.load().await?;
-        let closed = |route: &RouteName| load.frontends.get(&route.frontend()).is_some_and(|it| it.limit == 0);
-        Ok(
-            routes.iter().all(closed)
-                && sessions(&load, routes) == 0
-                && self.master.processes().await?.old_workers == 0,
-        )
-    }
-
     /// Lets HAProxy run the configuration, unless it does already.
+    ///
+    /// A held HAProxy whose version allows it is changed at run time, which takes milliseconds; else it is reloaded.
     ///
     /// # Errors
     /// See [`AgentError`]. The former configuration, or the hold, then stays.
-    pub async fn release(&self, desired: &Desired) -> Result<(), AgentError> {
+    pub async fn release(&mut self, desired: &Desired) -> Result<(), AgentError> {
         let changed = self.write(desired).await?;
-        let running = self.admin.generation().await?;
-        let held = self
-            .admin
-            .load()
-            .await?
-            .frontends
-            .values()
-            .any(|frontend| frontend.limit == 0);
-        if running == Some(desired.generation) && !changed && !held {
+        let wanted = Configuration::parse(&desired.configuration).ok();
+        let running = self.admin.running().await?;
+        let held = running.load.frontends.values().any(|frontend| frontend.limit == 0);
+        if running.generation == Some(desired.generation) && !changed && !held {
+            self.running = wanted;
             return Ok(());
         }
-        self.reload(desired.generation).await
+        // Whatever happens now, what ran is not known before it was seen again.
+        let former = self.running.take();
+        let safe = held && running.version.runtime_release_is_safe();
+        let at_run_time = match (&former, &wanted) {
+            (Some(former), Some(wanted)) if safe && wanted.has_form_of(former) => {
+                self.release_at_run_time(former, wanted).await?
+            }
+            _ => false,
+        };
+        if !at_run_time {
+            self.reload(desired.generation).await?;
+        }
+        self.running = wanted;
+        Ok(())
+    }
+
+    /// Leads the servers of the running process to where they are wanted, reads that back, and only then lets clients in. Says whether it
+    /// could be done.
+    async fn release_at_run_time(&self, former: &Configuration, wanted: &Configuration) -> Result<bool, AgentError> {
+        let start = Instant::now();
+        let (Some(servers), before) = (list_servers(wanted), list_servers(former)) else {
+            return Ok(false);
+        };
+        self.admin.lead(&servers).await?;
+        let seen = self.admin.servers().await?;
+        let is_led = |lead: &Lead| {
+            seen.iter().any(|seen| {
+                seen.backend == lead.backend
+                    && seen.name == lead.server
+                    && seen.ip == Some(lead.to.ip().to_string())
+                    && seen.port == Some(lead.to.port())
+            })
+        };
+        if !servers.iter().all(is_led) {
+            return Ok(false);
+        }
+        let routes = wanted.routes().iter();
+        let held: Vec<RouteName> = routes
+            .filter(|route| route.kind.is_held())
+            .map(|route| route.name.clone())
+            .collect();
+        self.admin.accept(wanted.generation(), &held).await?;
+        // Sessions on held routes ended before; those on the others would stay where they are.
+        let held: Vec<String> = held.iter().map(RouteName::backend).collect();
+        let mut moved = servers;
+        moved.retain(|lead| {
+            !held.contains(&lead.backend) && before.as_ref().is_none_or(|before| !before.contains(lead))
+        });
+        self.admin.shut_sessions(&moved).await?;
+        info!(
+            generation = wanted.generation(),
+            milliseconds = start.elapsed().as_millis(),
+            "HAProxy was changed into the configuration at run time"
+        );
+        Ok(true)
     }
 
     /// Reloads and waits until the new worker answers.
@@ -172,12 +216,8 @@ impl Haproxy {
         }
         while start.elapsed() < RELOAD {
             // Nothing answers for a moment while workers change places.
-            if self
-                .admin
-                .generation()
-                .await
-                .is_ok_and(|running| running == Some(generation))
-            {
+            let running = self.admin.running().await;
+            if running.is_ok_and(|running| running.generation == Some(generation)) {
                 info!(
                     generation,
                     milliseconds = start.elapsed().as_millis(),
@@ -197,6 +237,22 @@ impl Haproxy {
         }
         Err(AgentError::NotRunning { generation })
     }
+}
+
+/// Every server; nothing when one has a name instead of an IP address, which only a reload resolves.
+fn list_servers(configuration: &Configuration) -> Option<Vec<Lead>> {
+    let mut servers = Vec::new();
+    for route in configuration.routes() {
+        for (index, Address { host, port }) in route.to.iter().enumerate() {
+            let ip = host.to_string().trim_matches(['[', ']']).parse().ok()?;
+            servers.push(Lead {
+                backend: route.name.backend(),
+                server: format!("s{}", index + 1),
+                to: SocketAddr::new(ip, port.get()),
+            });
+        }
+    }
+    Some(servers)
 }
 
 /// Sessions on these routes.

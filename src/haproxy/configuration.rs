@@ -88,6 +88,8 @@ pub struct Configuration {
     routes: Vec<Route>,
 }
 
+/// Connections that HAProxy takes at most, in all and on each frontend.
+pub(super) const MAXCONN: u32 = 5000;
 /// Where the file makes HAProxy listen for commands.
 pub(super) const ADMIN_SOCKET: &str = "/run/haproxy/admin.sock";
 
@@ -155,6 +157,18 @@ impl Configuration {
             .collect()
     }
 
+    /// Whether this one differs from another one in nothing but where servers are, so that a running HAProxy can be changed into it.
+    #[must_use]
+    pub fn has_form_of(&self, other: &Self) -> bool {
+        let alike = |(mine, theirs): (&Route, &Route)| {
+            mine.name == theirs.name
+                && mine.listen == theirs.listen
+                && mine.kind == theirs.kind
+                && mine.to.len() == theirs.to.len()
+        };
+        self.routes.len() == other.routes.len() && self.routes.iter().zip(&other.routes).all(alike)
+    }
+
     /// The whole `haproxy.cfg`, for HAProxy 2.4 and later.
     ///
     /// It listens on IPv4 and IPv6. Where the kernel has no IPv6, set `MITOSIS_BIND=0.0.0.0` in the environment of
@@ -171,7 +185,7 @@ global
     stats socket {ADMIN_SOCKET} mode 660 level admin expose-fd listeners
     # Sessions of a former configuration end with it.
     hard-stop-after 1s
-    maxconn 5000
+    maxconn {MAXCONN}
 
 defaults
     mode tcp

@@ -8,9 +8,10 @@ mod runtime;
 mod statistics;
 mod version;
 
+use configuration::MAXCONN;
 pub use configuration::{Configuration, Route, RouteKind, State};
 pub use name::RouteName;
 pub use process::Processes;
-pub use runtime::{Admin, Master, Reload, RuntimeError};
-pub use statistics::{Frontend, Load, Server};
+pub use runtime::{Admin, Lead, Master, Reload, RuntimeError};
+pub use statistics::{Frontend, Load, Running, Server};
 pub use version::Version;

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Load, Processes, RouteName, Server, Version};
+use super::{MAXCONN, Processes, RouteName, Running, Server};
 
 /// Time for the answer to a command.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -85,6 +86,9 @@ impl Socket {
 
     /// A command that HAProxy answers with silence.
     async fn tell(&self, command: &str) -> Result<(), RuntimeError> {
+        if command.is_empty() {
+            return Ok(());
+        }
         match self.ask(command).await?.trim() {
             "" => Ok(()),
             answer => Err(unexpected(command, answer)),
@@ -120,42 +124,67 @@ impl Admin {
         Self(Socket(socket.to_owned()))
     }
 
-    /// Its version.
-    pub async fn version(&self) -> Result<Version, RuntimeError> {
-        let command = "show info";
+    /// What it runs, at one moment.
+    pub async fn running(&self) -> Result<Running, RuntimeError> {
+        let command = "show info;show stat;show env MITOSIS_GENERATION;get var proc.mitosis_generation";
         let answer = self.0.ask(command).await?;
-        let version = answer
-            .lines()
-            .find_map(|line| line.strip_prefix("Version: ")?.parse().ok());
-        version.ok_or_else(|| unexpected(command, &answer))
+        Running::parse(&answer).ok_or_else(|| unexpected(command, &answer))
     }
 
-    /// The generation of the configuration that runs; none when the running one is not of Mitosis.
-    pub async fn generation(&self) -> Result<Option<u64>, RuntimeError> {
-        let answer = self.0.ask("show env MITOSIS_GENERATION").await?;
-        Ok(answer
-            .trim()
-            .strip_prefix("MITOSIS_GENERATION=")
-            .and_then(|number| number.parse().ok()))
-    }
-
-    /// Lets the frontend of the route accept no connection any more: new ones wait in the kernel.
+    /// Lets the frontends of the routes accept no connection any more: new ones wait in the kernel.
     ///
-    /// It is undone by a reload, in every version; see [`Version::runtime_release_is_safe`].
-    pub async fn stop_accepting(&self, route: &RouteName) -> Result<(), RuntimeError> {
-        self.0
-            .tell(&format!("set maxconn frontend {} 0", route.frontend()))
-            .await
+    /// It is undone by a reload, in every version; see [`super::Version::runtime_release_is_safe`].
+    pub async fn stop_accepting(&self, routes: &[RouteName]) -> Result<(), RuntimeError> {
+        let commands = routes
+            .iter()
+            .map(|route| format!("set maxconn frontend {} 0", route.frontend()));
+        self.0.tell(&join(commands)).await
     }
 
-    /// Takes a server out of service until the next reload and ends its sessions.
+    /// Takes servers out of service until they are led elsewhere or HAProxy is reloaded, and ends their sessions.
     ///
     /// Sessions that are between two attempts to connect cannot be ended by command; without a server they end at their
     /// next attempt, a second later at most.
-    pub async fn end_sessions(&self, server: &Server) -> Result<(), RuntimeError> {
-        let server = format!("{}/{}", server.backend, server.name);
-        self.0.tell(&format!("set server {server} state maint")).await?;
-        self.0.tell(&format!("shutdown sessions server {server}")).await
+    pub async fn end_sessions(&self, servers: &[Server]) -> Result<(), RuntimeError> {
+        let commands = servers.iter().map(|server| {
+            let server = format!("{}/{}", server.backend, server.name);
+            format!("set server {server} state maint;shutdown sessions server {server}")
+        });
+        self.0.tell(&join(commands)).await
+    }
+
+    /// Leads servers to other addresses and takes them into service.
+    ///
+    /// What HAProxy says to it is not understood by all versions alike: read [`Admin::servers`] back.
+    pub async fn lead(&self, servers: &[Lead]) -> Result<(), RuntimeError> {
+        let commands = servers.iter().map(|lead| {
+            let (server, ip, port) = (format!("{}/{}", lead.backend, lead.server), lead.to.ip(), lead.to.port());
+            // Where health is checked, a server that comes out of maintenance would have to wait for the next check.
+            format!(
+                "set server {server} addr {ip} port {port};set server {server} state ready;set server {server} health up"
+            )
+        });
+        self.0.ask(&join(commands)).await.map(drop)
+    }
+
+    /// Lets the frontends of the routes accept connections again, and the process answer with this generation. Only where
+    /// [`super::Version::runtime_release_is_safe`].
+    ///
+    /// The generation is kept in the process's own memory: a HAProxy that starts anew knows its file only.
+    pub async fn accept(&self, generation: u64, routes: &[RouteName]) -> Result<(), RuntimeError> {
+        let number = format!("experimental-mode on;set var proc.mitosis_generation int({generation})");
+        let open = routes
+            .iter()
+            .map(|route| format!("set maxconn frontend {} {MAXCONN}", route.frontend()));
+        self.0.tell(&join(std::iter::once(number).chain(open))).await
+    }
+
+    /// Ends the sessions of servers that stay in service.
+    pub async fn shut_sessions(&self, servers: &[Lead]) -> Result<(), RuntimeError> {
+        let commands = servers
+            .iter()
+            .map(|lead| format!("shutdown sessions server {}/{}", lead.backend, lead.server));
+        self.0.tell(&join(commands)).await
     }
 
     /// The servers of all backends.
@@ -164,13 +193,22 @@ impl Admin {
         let answer = self.0.ask(command).await?;
         Server::parse(&answer).ok_or_else(|| unexpected(command, &answer))
     }
+}
 
-    /// The sessions of all frontends and backends.
-    pub async fn load(&self) -> Result<Load, RuntimeError> {
-        let command = "show stat";
-        let answer = self.0.ask(command).await?;
-        Load::parse(&answer).ok_or_else(|| unexpected(command, &answer))
-    }
+/// Where a server of a backend shall lead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// Name of the backend.
+    pub backend: String,
+    /// Name of the server.
+    pub server: String,
+    /// Its address.
+    pub to: SocketAddr,
+}
+
+/// Commands for one exchange: clients wait for each.
+fn join(commands: impl Iterator<Item = String>) -> String {
+    commands.collect::<Vec<_>>().join(";")
 }
 
 /// How a reload went, as far as its answer tells.
@@ -280,7 +318,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_socket_is_named() {
-        let error = Admin::new(Path::new("/nowhere/admin.sock")).load().await.unwrap_err();
+        let error = Admin::new(Path::new("/nowhere/admin.sock"))
+            .running()
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("/nowhere/admin.sock"), "{error}");
     }
 }

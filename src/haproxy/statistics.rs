@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Version;
+
 /// The load of a frontend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frontend {
@@ -48,6 +50,37 @@ impl Load {
     }
 }
 
+/// What a process of HAProxy runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Its version.
+    pub version: Version,
+    /// The generation that it answers with: the one set at run time, else that of the file it was started with; none when the
+    /// configuration is not of Mitosis.
+    pub generation: Option<u64>,
+    /// Its sessions.
+    pub load: Load,
+}
+
+impl Running {
+    /// Reads the answers to `show info`, `show stat`, `show env MITOSIS_GENERATION` and `get var proc.mitosis_generation`.
+    pub(super) fn parse(answer: &str) -> Option<Self> {
+        let after = |start: &str| answer.lines().find_map(|line| line.strip_prefix(start));
+        let set = after("proc.mitosis_generation:").and_then(|rest| {
+            let (_, number) = rest.split_once("value=<")?;
+            number.split_once('>')?.0.parse().ok()
+        });
+        let started_with = || after("MITOSIS_GENERATION=")?.trim().parse().ok();
+        let table = &answer[answer.find("# pxname")?..];
+        let table = table.find("\n\n").map_or(table, |end| &table[..end]);
+        Some(Self {
+            version: after("Version: ")?.parse().ok()?,
+            generation: set.or_else(started_with),
+            load: Load::parse(table)?,
+        })
+    }
+}
+
 /// A server of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -57,6 +90,8 @@ pub struct Server {
     pub name: String,
     /// Its IP address; none when its name does not resolve.
     pub ip: Option<String>,
+    /// Its port.
+    pub port: Option<u16>,
 }
 
 impl Server {
@@ -66,7 +101,8 @@ impl Server {
         lines.next().filter(|version| *version == "1")?;
         let header: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(' ').collect();
         let column = |name: &str| header.iter().position(|title| *title == name);
-        let (backend, name, ip) = (column("be_name")?, column("srv_name")?, column("srv_addr")?);
+        let (backend, name) = (column("be_name")?, column("srv_name")?);
+        let (ip, port) = (column("srv_addr")?, column("srv_port")?);
         lines
             .filter(|line| !line.is_empty())
             .map(|line| {
@@ -75,6 +111,7 @@ impl Server {
                     backend: (*values.get(backend)?).to_owned(),
                     name: (*values.get(name)?).to_owned(),
                     ip: values.get(ip).filter(|ip| **ip != "-").map(|ip| (*ip).to_owned()),
+                    port: values.get(port).and_then(|port| port.parse().ok()),
                 })
             })
             .collect()
@@ -100,14 +137,36 @@ be_write,BACKEND,0,0,2,2,500,9
     }
 
     #[test]
+    fn the_generation_set_at_run_time_counts_before_that_of_the_file() {
+        let answer = "Name: HAProxy
+Version: 3.0.11-1+deb13u5
+
+# pxname,svname,scur,slim
+fe_write,FRONTEND,0,5000
+
+MITOSIS_GENERATION=13
+
+";
+        let running = |last: &str| Running::parse(&format!("{answer}{last}\n\n")).unwrap();
+        assert_eq!(running("Variable not found.").generation, Some(13));
+        let set = running("proc.mitosis_generation: type=sint value=<14>");
+        assert_eq!((set.generation, set.version.to_string().as_str()), (Some(14), "3.0.11"));
+        assert_eq!(set.load.frontends["fe_write"].limit, 5000);
+        assert_eq!(Running::parse("Permission denied"), None);
+    }
+
+    #[test]
     fn a_server_without_an_address_is_told_apart() {
         let answer = "1
-# be_id be_name srv_id srv_name srv_addr srv_op_state
-3 be_write 1 s1 127.0.0.1 2
-5 be_web 1 s1 - 0
+# be_id be_name srv_id srv_name srv_addr srv_port srv_op_state
+3 be_write 1 s1 127.0.0.1 5432 2
+5 be_web 1 s1 - 0 0
 ";
         let servers = Server::parse(answer).unwrap();
-        assert_eq!(servers[0].ip.as_deref(), Some("127.0.0.1"));
+        assert_eq!(
+            (servers[0].ip.as_deref(), servers[0].port),
+            (Some("127.0.0.1"), Some(5432))
+        );
         assert_eq!((servers[1].backend.as_str(), &servers[1].ip), ("be_web", &None));
         assert_eq!(Server::parse("Can't find backend."), None);
     }

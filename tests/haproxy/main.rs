@@ -105,7 +105,11 @@ async fn a_refused_configuration_changes_nothing() {
         &bed.configuration(4, State::Open, &["nowhere.invalid:1".parse().unwrap()])
             .render(),
     );
-    let report = bed.until("generation 4 runs", |report| report.is_running(4)).await;
+    let report = bed
+        .until("generation 4 runs with a complaint", |report| {
+            report.is_running(4) && report.error.is_some()
+        })
+        .await;
     assert!(report.error.unwrap().contains("be_write/s1 does not resolve"));
 }
 
