@@ -20,6 +20,9 @@ pub struct OperatorArgs {
     /// Name of the Lease that decides who acts.
     #[arg(long, env = "MITOSIS_LEASE", default_value = "mitosis")]
     pub lease: String,
+    /// For how many seconds the Lease is valid after it was renewed; another replica takes over no sooner.
+    #[arg(long, env = "MITOSIS_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(6..=120))]
+    pub lease_seconds: u64,
     /// Address for /healthz, /readyz and /metrics.
     #[arg(long, env = "MITOSIS_LISTEN", default_value = "[::]:8080")]
     pub listen: std::net::SocketAddr,

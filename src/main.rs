@@ -1,7 +1,7 @@
 //! `mitosis`: the operator, the agent beside HAProxy, and the tools for users.
 
 use clap::{Parser, Subcommand};
-use mitosis::{agent, api, config::OperatorArgs, controller, telemetry};
+use mitosis::{agent, api, cli, config::OperatorArgs, controller, telemetry};
 
 /// Moves a live PostgreSQL cluster from one data centre to another.
 #[derive(Parser)]
@@ -17,12 +17,16 @@ enum Command {
     Operator(OperatorArgs),
     /// Runs beside HAProxy and keeps it on the wanted routing.
     Agent(agent::AgentArgs),
+    /// Prints what the last switchover of a migration did and proved, as JSON.
+    Report(cli::ReportArgs),
     /// Prints the CustomResourceDefinition.
     Crd,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    #[cfg(feature = "crash-points")]
+    let _points = fail::FailScenario::setup();
     match Arguments::parse().command {
         Command::Operator(args) => {
             telemetry::start();
@@ -32,6 +36,7 @@ async fn main() -> anyhow::Result<()> {
             telemetry::start();
             agent::run(args).await
         }
+        Command::Report(args) => cli::report(&args).await,
         Command::Crd => {
             print!("{}", api::render_crd()?);
             Ok(())

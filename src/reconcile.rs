@@ -8,10 +8,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     act::{Actor, Effects, add_finalizer},
-    api::{ClusterMigration, FINALIZER, Step},
-    decide::{Decided, Decision, decide},
+    api::{ClusterMigration, ClusterMigrationStatus, ConditionType, FINALIZER, Step, find_condition},
+    crash::{self, Moment},
+    decide::{Advance, Decided, Decision, Effect, decide},
     lease::Lease,
-    observe::{Focus, Remembered, Sessions, observe},
+    observe::{Focus, Remembered, Sessions, Snapshot, observe},
     report::{Events, Metrics, build_status, describe_change, write_status},
 };
 
@@ -70,6 +71,7 @@ pub enum Error {
 pub async fn reconcile(migration: Arc<ClusterMigration>, context: Arc<Context>) -> Result<Action, Error> {
     let namespace = migration.namespace().unwrap_or_default();
     let api: Api<ClusterMigration> = Api::namespaced(context.client.clone(), &namespace);
+    let mut last_read = Instant::now();
     // What the watch showed may be old: decisions are made from what the API server holds now.
     let Some(mut current) = read(&api, &migration).await? else {
         return Ok(Action::await_change());
@@ -77,32 +79,35 @@ pub async fn reconcile(migration: Arc<ClusterMigration>, context: Arc<Context>) 
     if current.metadata.deletion_timestamp.is_none() && !current.finalizers().iter().any(|name| name == FINALIZER) {
         current = add_finalizer(&context.client, &current).await?;
     }
-    let mut remembered = None;
-    let mut last_read = Instant::now();
+    let mut published = current.status.clone().unwrap_or_default();
+    let mut seen = None;
     loop {
-        match Box::pin(turn(&context, &current, remembered.take())).await {
+        match Box::pin(turn(&context, &current, seen.take(), &mut published, last_read)).await {
             Ok(None) => return Ok(Action::await_change()),
-            Ok(Some(Turned { next, pause, kept })) => {
+            Ok(Some(turned)) => {
                 context.metrics.count_turn("ok");
-                current = next;
-                remembered = Some(kept);
+                current = turned.next;
+                seen = Some(turned.seen);
+                last_read = turned.confirmed.unwrap_or(last_read);
                 if !is_switching(&current) {
-                    return Ok(Action::requeue(pause.max(SHORTEST)));
+                    return Ok(Action::requeue(turned.pause.max(SHORTEST)));
                 }
-                sleep(pause).await;
+                sleep(turned.pause).await;
                 // Nothing that this loop writes tells it of a change of the specification or of a deletion.
                 if last_read.elapsed() > REREAD {
+                    last_read = Instant::now();
                     let Some(fresh) = read(&api, &migration).await? else {
                         return Ok(Action::await_change());
                     };
                     current = fresh;
-                    last_read = Instant::now();
+                    seen = seen.map(Seen::outdated);
                 }
             }
             Err(error) if is_switching(&current) && !matches!(error, Error::LeaseLost) => {
                 context.metrics.count_turn("error");
                 tracing::warn!(%error, "a turn of the switchover failed and is tried again");
                 sleep(SWITCHOVER_RETRY).await;
+                last_read = Instant::now();
                 let Some(fresh) = read(&api, &migration).await? else {
                     return Ok(Action::await_change());
                 };
@@ -113,55 +118,215 @@ pub async fn reconcile(migration: Arc<ClusterMigration>, context: Arc<Context>) 
     }
 }
 
+/// What was seen: for the next decision, or only kept from an earlier one.
+enum Seen {
+    /// Nothing has changed since but the record.
+    Now(Box<Snapshot>, Remembered),
+    /// The world has changed since.
+    Before(Remembered),
+}
+
+impl Seen {
+    fn outdated(self) -> Self {
+        match self {
+            Self::Now(_, kept) | Self::Before(kept) => Self::Before(kept),
+        }
+    }
+}
+
 /// What a turn leaves to the next one.
 struct Turned {
     next: ClusterMigration,
     pause: Duration,
-    kept: Remembered,
+    seen: Seen,
+    /// When the API server was asked to take what this turn wrote, and took it: nobody else had written before.
+    confirmed: Option<Instant>,
 }
 
-/// One turn; nothing is left when the resource was let go.
+/// One turn; nothing is left when the resource was let go. `read` is when the resource was last known to be current.
 async fn turn(
     context: &Context,
     current: &ClusterMigration,
-    remembered: Option<Remembered>,
+    seen: Option<Seen>,
+    published: &mut ClusterMigrationStatus,
+    read: Instant,
 ) -> Result<Option<Turned>, Error> {
-    let (seen, kept) = Box::pin(observe(&context.client, &context.sessions, current, remembered)).await?;
-    let decided = decide(&seen, &context.agent_image);
+    let began = Instant::now();
+    let (snapshot, kept) = match seen {
+        Some(Seen::Now(mut snapshot, kept)) => {
+            snapshot.migration = current.clone();
+            snapshot.now = Timestamp::now();
+            (snapshot, kept)
+        }
+        Some(Seen::Before(kept)) => look(context, current, Some(kept)).await?,
+        None => look(context, current, None).await?,
+    };
+    let observed = Instant::now();
+    let decided = decide(&snapshot, &context.agent_image);
     if !context.lease.is_held() {
         return Err(Error::LeaseLost);
     }
     tracing::debug!(decision = ?decided.decision, "decided");
-    let effects = match &decided.decision {
-        Decision::Act { actions, .. } => {
+    let pause = decided.decision.recheck();
+    let turned = match &decided.decision {
+        Decision::Act { actions, effect, .. } => {
             let actor = Actor {
                 client: &context.client,
+                lease: &context.lease,
                 sessions: &context.sessions,
                 credentials: kept.credentials(),
-                seen: &seen,
+                seen: &snapshot,
+                read,
             };
-            match time_left(current) {
+            let reach = |moment| effect.iter().for_each(|effect| crash::reach(moment, effect.as_str()));
+            reach(Moment::Before);
+            let effects = match time_left(current) {
                 Some(left) => tokio::time::timeout(left, actor.act(actions))
                     .await
                     .map_err(|_| Error::Budget)??,
                 None => actor.act(actions).await?,
+            };
+            reach(Moment::After);
+            if effects.let_go {
+                return Ok(None);
+            }
+            let (next, confirmed) = report(context, current, &snapshot, &decided, &effects, published).await?;
+            Turned {
+                next,
+                pause,
+                // While the agents come to hold, there is something else to do first.
+                seen: Seen::Before(match effect {
+                    Some(Effect::Hold) => kept.at_a_step(),
+                    _ => kept.after_an_action(),
+                }),
+                confirmed,
             }
         }
-        Decision::Advance(_) | Decision::Wait { .. } | Decision::Halt { .. } => Effects::default(),
+        Decision::Advance(advance) => {
+            let (next, seen, confirmed) =
+                record(context, current, (snapshot, kept), &decided, advance, published).await?;
+            Turned {
+                next,
+                pause,
+                seen,
+                confirmed,
+            }
+        }
+        Decision::Wait { .. } | Decision::Halt { .. } => {
+            let (next, confirmed) =
+                report(context, current, &snapshot, &decided, &Effects::default(), published).await?;
+            Turned {
+                next,
+                pause,
+                seen: Seen::Before(kept.after_an_action()),
+                confirmed,
+            }
+        }
     };
-    if effects.let_go {
-        return Ok(None);
+    if is_switching(current) && matches!(decided.decision, Decision::Advance(_) | Decision::Act { .. }) {
+        tracing::info!(
+            decision = decided.decision.name(),
+            looked_milliseconds = (observed - began).as_millis(),
+            acted_milliseconds = observed.elapsed().as_millis(),
+            "a turn of the switchover"
+        );
     }
-    let next = if is_worth_reporting(current, &decided) {
-        report(context, current, build_status(&seen, &decided, &effects)).await?
+    Ok(Some(turned))
+}
+
+async fn look(
+    context: &Context,
+    migration: &ClusterMigration,
+    kept: Option<Remembered>,
+) -> Result<(Box<Snapshot>, Remembered), Error> {
+    let (snapshot, kept) = Box::pin(observe(&context.client, &context.sessions, migration, kept)).await?;
+    Ok((Box::new(snapshot), kept))
+}
+
+/// Records the next step before any effect of it. While that is written, what the step depends on is looked at already.
+async fn record(
+    context: &Context,
+    current: &ClusterMigration,
+    (snapshot, kept): (Box<Snapshot>, Remembered),
+    decided: &Decided,
+    advance: &Advance,
+    published: &mut ClusterMigrationStatus,
+) -> Result<(ClusterMigration, Seen, Option<Instant>), Error> {
+    let status = build_status(&snapshot, decided, &Effects::default());
+    let mut next = current.clone();
+    if advance.to.is_covered() {
+        // The record of the step before covers this one: an operator that starts anew comes here again by what it sees.
+        next.status = Some(status);
+        return Ok((next, Seen::Now(snapshot, kept.at_a_step()), None));
+    }
+    let what = format!("record-{}", advance.to.as_str());
+    crash::reach(Moment::Before, &what);
+    next.status = Some(status.clone());
+    let asked = Instant::now();
+    let written = write_status(&context.client, current, status);
+    let looks_ahead = is_switching(&next) && Focus::of(&next) != Focus::Everything;
+    let (written, looked) = if looks_ahead {
+        futures::future::join(written, look(context, &next, Some(kept.at_a_step()))).await
     } else {
-        current.clone()
+        (written.await, Ok((snapshot, kept)))
     };
-    Ok(Some(Turned {
-        next,
-        pause: decided.decision.recheck(),
-        kept,
-    }))
+    let next = written?;
+    crash::reach(Moment::After, &what);
+    if advance.to != Step::Follow {
+        // Then clients come back: it is told with the next step.
+        tell(context, &next, published);
+    }
+    let seen = match looked {
+        Ok((snapshot, kept)) if looks_ahead => Seen::Now(snapshot, kept),
+        Ok((_, kept)) => Seen::Before(kept),
+        // It is looked at anew, with everything.
+        Err(error) => return Err(error),
+    };
+    Ok((next, seen, Some(asked)))
+}
+
+/// Writes what is worth it: while clients are held only that a person must act.
+async fn report(
+    context: &Context,
+    current: &ClusterMigration,
+    snapshot: &Snapshot,
+    decided: &Decided,
+    effects: &Effects,
+    published: &mut ClusterMigrationStatus,
+) -> Result<(ClusterMigration, Option<Instant>), Error> {
+    if Focus::of(current) != Focus::Everything && !matches!(decided.decision, Decision::Halt { .. }) {
+        return Ok((current.clone(), None));
+    }
+    let status = build_status(snapshot, decided, effects);
+    if current.status.as_ref() == Some(&status) {
+        return Ok((current.clone(), None));
+    }
+    let asked = Instant::now();
+    let next = write_status(&context.client, current, status).await?;
+    tell(context, &next, published);
+    Ok((next, Some(asked)))
+}
+
+/// Tells what changed since it was last told: by the log, by metrics and by Events. While clients are held it is kept for later, since
+/// each Event is work for the API server that they would wait for.
+fn tell(context: &Context, next: &ClusterMigration, published: &mut ClusterMigrationStatus) {
+    let after = next.status.clone().unwrap_or_default();
+    if published.message != after.message {
+        tracing::info!(migration = %next.name_any(), phase = after.phase.as_str(), "{}", after.message);
+    }
+    if matches!(Focus::of(next), Focus::Everything)
+        || find_condition(&after.conditions, ConditionType::Stalled).is_some_and(|stalled| stalled.status == "True")
+    {
+        context
+            .metrics
+            .take_status(&next.namespace().unwrap_or_default(), &next.name_any(), &after);
+        let changes = describe_change(published, &after);
+        *published = after;
+        if !changes.is_empty() {
+            let (events, migration) = (context.events.clone(), next.clone());
+            tokio::spawn(async move { events.publish(&migration, changes).await });
+        }
+    }
 }
 
 /// Time until the budget ends, while everything can still be undone; an action that hangs must not hold clients for longer.
@@ -172,36 +337,6 @@ fn time_left(migration: &ClusterMigration) -> Option<Duration> {
     }
     let left = record.deadline?.duration_since(Timestamp::now());
     Some(Duration::try_from(left).unwrap_or_default().max(LAST_CHANCE))
-}
-
-/// While clients are held only what must be on record is written.
-fn is_worth_reporting(current: &ClusterMigration, decided: &Decided) -> bool {
-    Focus::of(current) == Focus::Everything || matches!(decided.decision, Decision::Advance(_) | Decision::Halt { .. })
-}
-
-async fn report(
-    context: &Context,
-    current: &ClusterMigration,
-    status: crate::api::ClusterMigrationStatus,
-) -> Result<ClusterMigration, Error> {
-    let next = write_status(&context.client, current, status).await?;
-    let (before, after) = (
-        current.status.clone().unwrap_or_default(),
-        next.status.clone().unwrap_or_default(),
-    );
-    context
-        .metrics
-        .take_status(&next.namespace().unwrap_or_default(), &next.name_any(), &after);
-    if before.message != after.message {
-        tracing::info!(migration = %next.name_any(), phase = after.phase.as_str(), "{}", after.message);
-    }
-    let changes = describe_change(&before, &after);
-    if !changes.is_empty() {
-        // Beside the turn: clients may be held, and an Event can wait.
-        let (events, migration) = (context.events.clone(), next.clone());
-        tokio::spawn(async move { events.publish(&migration, changes).await });
-    }
-    Ok(next)
 }
 
 async fn read(api: &Api<ClusterMigration>, migration: &ClusterMigration) -> Result<Option<ClusterMigration>, Error> {

@@ -5,8 +5,9 @@ mod servers;
 use std::time::{Duration, Instant};
 
 use mitosis::postgres::{
-    Conninfo, Lsn, MemberName, Session, analyze_all, arm, checkpoint, disarm, drop_slot, ensure_slot, fetch_canary,
-    fetch_fork, fetch_server, follow, promote, restart_by_sql, write_canary, write_marker,
+    Conninfo, Lsn, Manager, MemberName, Session, analyze_all, arm, checkpoint, detach, disarm, drop_slot,
+    end_transactions, ensure_slot, fetch_canary, fetch_fork, fetch_server, fetch_server_switching, follow, promote,
+    restart_by_sql, write_canary, write_marker,
 };
 use servers::Server;
 
@@ -92,12 +93,28 @@ async fn an_armed_primary_that_restarts_itself_comes_back_as_a_standby_and_nothi
         "a running primary proves nothing"
     );
 
-    restart_by_sql(&on_a1, &armed.data_directory, None).await.unwrap();
-    let end = until("the shutdown checkpoint is replayed", async || {
-        checkpoint(&on_b1).await.unwrap();
-        fetch_server(&on_b1).await.unwrap().replayed_shutdown_checkpoint()
-    })
+    let running = fetch_server_switching(&on_b1).await.unwrap();
+    assert!(running.last_record.is_some() && running.replayed_shutdown_checkpoint().is_none());
+
+    restart_by_sql(&on_a1, &fetch_server_switching(&on_a1).await.unwrap(), None)
+        .await
+        .unwrap();
+    let end = until(
+        "the record itself shows that it was the shutdown checkpoint",
+        async || {
+            fetch_server_switching(&on_b1)
+                .await
+                .unwrap()
+                .replayed_shutdown_checkpoint()
+        },
+    )
     .await;
+    checkpoint(&on_b1).await.unwrap();
+    assert_eq!(
+        fetch_server(&on_b1).await.unwrap().replayed_shutdown_checkpoint(),
+        Some(end),
+        "the control file says the same"
+    );
     assert!(end > marker);
     promote(&on_b1).await.unwrap();
     let primary = fetch_server(&on_b1).await.unwrap();
@@ -132,6 +149,87 @@ async fn a_primary_that_was_killed_gives_no_proof() {
 }
 
 #[tokio::test]
+async fn a_primary_that_was_killed_while_armed_comes_back_as_a_standby_and_the_other_one_gets_what_it_alone_had() {
+    let (a1, on_a1, b1, on_b1) = pair().await;
+    ensure_slot(&on_b1, &name("a1").slot()).await.unwrap();
+    // The link stands still: what is written now is on a1 only.
+    detach(&on_b1).await.unwrap();
+    until("b1 does not stream", async || {
+        fetch_server(&on_b1)
+            .await
+            .unwrap()
+            .receiver_status
+            .is_none()
+            .then_some(())
+    })
+    .await;
+    write_canary(&on_a1, "only-here").await.unwrap();
+    arm(&on_a1, &conninfo(&b1, "a1"), &name("a1").slot()).await.unwrap();
+    let had = fetch_server_switching(&on_a1).await.unwrap().lsn.unwrap();
+    a1.stop_at_once();
+    assert!(
+        fetch_server(&on_b1).await.unwrap().lsn < Some(had),
+        "b1 lacks what a1 had"
+    );
+    a1.start_again();
+    let on_a1 = a1.session().await;
+    assert!(
+        fetch_server(&on_a1).await.unwrap().in_recovery,
+        "armed, it comes back as a standby"
+    );
+    follow(&on_b1, &conninfo(&a1, "b1"), &name("b1").slot()).await.unwrap();
+    let end = until("both replayed the same", async || {
+        let (old, new) = (
+            fetch_server_switching(&on_a1).await.unwrap(),
+            fetch_server_switching(&on_b1).await.unwrap(),
+        );
+        (old.streams_within(5.0) && old.lsn == new.lsn && new.lsn >= Some(had)).then_some(new.lsn)
+    })
+    .await;
+    assert!(fetch_canary(&on_b1, "only-here").await.unwrap());
+    promote(&on_b1).await.unwrap();
+    assert_eq!(fetch_fork(&on_b1, 2).await.ok(), end);
+}
+
+#[tokio::test]
+async fn long_transactions_are_ended_and_younger_ones_are_not() {
+    let a1 = Server::primary();
+    let session = a1.session().await;
+    let idle = a1.idle_transaction().await;
+    until("the transaction is seen", async || {
+        (fetch_server(&session).await.unwrap().oldest_idle_transaction > 0.2).then_some(())
+    })
+    .await;
+    assert_eq!(end_transactions(&session, Duration::from_secs(60)).await.unwrap(), 0);
+    assert_eq!(end_transactions(&session, Duration::from_millis(100)).await.unwrap(), 1);
+    drop(idle);
+    until("it is gone", async || {
+        (fetch_server(&session).await.unwrap().oldest_idle_transaction < 0.2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_manager_of_high_availability_is_recognised_by_its_sessions() {
+    let a1 = Server::primary();
+    let session = a1.session().await;
+    assert_eq!(fetch_server(&session).await.unwrap().manager, None);
+    for (application, manager) in [
+        ("Patroni heartbeat", Manager::Patroni),
+        ("repmgrd", Manager::Repmgr),
+        ("pg_auto_failover_keeper", Manager::PgAutoFailover),
+    ] {
+        let theirs = a1.session_of(application).await;
+        assert_eq!(fetch_server(&session).await.unwrap().manager, Some(manager));
+        drop(theirs);
+        until("it is gone", async || {
+            fetch_server(&session).await.unwrap().manager.is_none().then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_disarmed_primary_stays_a_primary_when_it_restarts() {
     let a1 = Server::primary();
     let session = a1.session().await;
@@ -141,7 +239,9 @@ async fn a_disarmed_primary_stays_a_primary_when_it_restarts() {
     let server = fetch_server(&session).await.unwrap();
     assert!(!server.standby_signal);
     assert_eq!(server.follows_as, None);
-    restart_by_sql(&session, &server.data_directory, None).await.unwrap();
+    restart_by_sql(&session, &fetch_server_switching(&session).await.unwrap(), None)
+        .await
+        .unwrap();
     assert!(!fetch_server(&a1.session().await).await.unwrap().in_recovery);
 }
 

@@ -1,9 +1,12 @@
 //! Actions on the API server.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{
+    batch::v1::CronJob,
+    core::v1::{EnvVar, Pod},
+};
 use kube::{
     Api, Client, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::DynamicObject,
 };
 use serde_json::json;
@@ -11,9 +14,10 @@ use tokio::time::timeout;
 
 use super::{API_DEADLINE, Error};
 use crate::{
-    api::{ClusterMigration, FIELD_MANAGER, FINALIZER, LABEL_ROLE},
+    api::{ClusterMigration, FIELD_MANAGER, FINALIZER, LABEL_COMPONENT, LABEL_MIGRATION, LABEL_ROLE},
+    observe::Member,
     postgres::MemberName,
-    resources::Wanted,
+    resources::{Kind, Wanted},
 };
 
 async fn within<T>(what: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
@@ -54,6 +58,67 @@ pub(super) async fn label_role(
     within(
         &format!("the role of pod {name}"),
         pods.patch(&name, &PatchParams::default(), &patch),
+    )
+    .await?;
+    Ok(())
+}
+
+/// Deletes a pod, exactly the one that runs now, so that what owns it makes it anew.
+pub(super) async fn delete_pod(client: &Client, migration: &ClusterMigration, name: &str) -> Result<(), Error> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(migration));
+    let found = within(&format!("a look at pod {name}"), pods.get(name)).await?;
+    let parameters = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: found.metadata.uid,
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    within(&format!("the deletion of pod {name}"), pods.delete(name, &parameters)).await?;
+    Ok(())
+}
+
+/// Makes a Job from a CronJob's template, with what it must know of the member. The same name makes it once.
+pub(super) async fn run_job(
+    client: &Client,
+    migration: &ClusterMigration,
+    cron_job: &str,
+    name: &str,
+    member: &Member,
+) -> Result<(), Error> {
+    let templates: Api<CronJob> = Api::namespaced(client.clone(), namespace(migration));
+    let template = within(&format!("a look at CronJob {cron_job}"), templates.get(cron_job)).await?;
+    let mut spec = template
+        .spec
+        .and_then(|spec| spec.job_template.spec)
+        .ok_or_else(|| Error::Outdated(format!("CronJob {cron_job} has no template")))?;
+    let told = [
+        ("MITOSIS_MEMBER", member.name.to_string()),
+        ("MITOSIS_HOST", member.address.host.to_string()),
+        ("MITOSIS_PORT", member.address.port.to_string()),
+    ];
+    for container in spec.template.spec.iter_mut().flat_map(|pod| &mut pod.containers) {
+        container
+            .env
+            .get_or_insert_default()
+            .extend(told.iter().map(|(name, value)| EnvVar {
+                name: (*name).to_owned(),
+                value: Some(value.clone()),
+                value_from: None,
+            }));
+    }
+    let body = json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "labels": {LABEL_MIGRATION: migration.name_any(), LABEL_COMPONENT: "stop"}},
+        "spec": spec,
+    });
+    let jobs: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), namespace(migration), &Kind::Job.api_resource());
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    within(
+        &format!("Job {name}"),
+        jobs.patch(name, &parameters, &Patch::Apply(&body)),
     )
     .await?;
     Ok(())

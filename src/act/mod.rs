@@ -9,14 +9,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
+use tokio::time::Instant;
 
 use crate::{
-    api::{ClusterMigration, Marker},
+    api::{ClusterMigration, Marker, Rehearsal},
     decide::Action,
+    lease::Lease,
     observe::{Credentials, Sessions, Snapshot},
     postgres::Lsn,
 };
 
+/// How long what the API server said of the resource counts as current.
+const CURRENT: Duration = Duration::from_millis(200);
 /// How long the API server may take for one call.
 const API_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -50,6 +54,24 @@ pub enum Error {
     Outdated(String),
 }
 
+/// How an old primary is stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopBy {
+    /// It restarts itself: by the user's command line for a supervised server, else by the server's own `pg_ctl`.
+    Restart(Option<String>),
+    /// It shuts down, and what supervises it starts it again.
+    ShutDown,
+    /// Its pod is deleted, and what owns the pod makes it anew.
+    Pod(String),
+    /// A Job from a CronJob's template restarts it.
+    Job {
+        /// The CronJob.
+        cron_job: String,
+        /// Name of the Job, the same each time it is asked for.
+        name: String,
+    },
+}
+
 /// What actions did that status must remember.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
@@ -57,6 +79,10 @@ pub struct Effects {
     pub marker: Option<Marker>,
     /// System identifier and clone source, frozen from now on.
     pub identity: Option<(String, String)>,
+    /// How far a rehearsal is.
+    pub rehearsal: Option<Rehearsal>,
+    /// The new primary's statistics were renewed.
+    pub analyzed: bool,
     /// The resource was let go and may be gone.
     pub let_go: bool,
 }
@@ -65,12 +91,16 @@ pub struct Effects {
 pub struct Actor<'a> {
     /// Client of the API server.
     pub client: &'a Client,
+    /// The right to act.
+    pub lease: &'a Lease,
     /// Sessions to the servers.
     pub sessions: &'a Sessions,
     /// Logins; none while the Secrets are unusable.
     pub credentials: Option<&'a Credentials>,
     /// What the decision was made from.
     pub seen: &'a Snapshot,
+    /// When the resource was last known to be what the API server holds.
+    pub read: Instant,
 }
 
 impl Actor<'_> {
@@ -89,7 +119,13 @@ impl Actor<'_> {
 
     async fn act_once(&self, action: &Action, effects: &mut Effects) -> Result<(), Error> {
         if action.is_dangerous_late() {
-            kubernetes::ensure_current(self.client, self.migration()).await?;
+            if self.read.elapsed() > CURRENT {
+                kubernetes::ensure_current(self.client, self.migration()).await?;
+            }
+            // Last: what was asked before may have been answered to a process that was frozen meanwhile.
+            if !self.lease.is_held() {
+                return Err(Error::Outdated("the Lease is not held any more".to_owned()));
+            }
         }
         match action {
             Action::Apply(object) => kubernetes::apply(self.client, self.migration(), object).await,
@@ -103,6 +139,10 @@ impl Actor<'_> {
             Action::LabelRole { member, role } => {
                 kubernetes::label_role(self.client, self.migration(), member, role).await
             }
+            Action::RecordRehearsal(rehearsal) => {
+                effects.rehearsal = Some((**rehearsal).clone());
+                Ok(())
+            }
             Action::LetGo => {
                 kubernetes::remove_finalizer(self.client, self.migration()).await?;
                 effects.let_go = true;
@@ -112,12 +152,13 @@ impl Actor<'_> {
                 effects.marker = Some(marker(self.write_marker(on).await?));
                 Ok(())
             }
+            Action::EndTransactions { on, older_than } => self.end_transactions(on, *older_than).await,
             Action::Prepare {
                 primary,
-                leader,
+                standby,
                 canary,
             } => {
-                effects.marker = Some(marker(self.prepare(primary, leader, canary.as_deref()).await?));
+                effects.marker = Some(marker(self.prepare(primary, standby, canary.as_deref()).await?));
                 Ok(())
             }
             Action::EnsureSlot { on, slot } => self.ensure_slot(on, slot).await,
@@ -125,10 +166,17 @@ impl Actor<'_> {
             Action::Follow { member, upstream, slot } => self.follow(member, upstream, slot).await,
             Action::Arm { member, upstream, slot } => self.arm(member, upstream, slot).await,
             Action::Disarm { member } => self.disarm(member).await,
-            Action::Stop { member, command } => self.stop(member, command.as_deref()).await,
+            Action::Stop { member, by } => self.stop(member, by).await,
+            Action::Rehearse { member, by } => self.rehearse(member, by).await,
+            Action::Detach { member } => self.detach(member).await,
+            Action::DropCanary { on } => self.drop_canary(on).await,
             Action::Checkpoint { member } => self.checkpoint(member).await,
             Action::Promote { member, proven } => self.promote(member, *proven).await,
-            Action::Analyze { member } => self.analyze(member).await,
+            Action::Analyze { member } => {
+                self.analyze(member).await?;
+                effects.analyzed = true;
+                Ok(())
+            }
         }
     }
 

@@ -1,12 +1,12 @@
 //! Actions on servers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::{Actor, Error};
+use super::{Actor, Error, StopBy, kubernetes};
 use crate::{
-    api::Side,
+    api::Proof,
     observe::Member,
-    postgres::{self, Conninfo, Login, Lsn, MemberName, Session, SlotName},
+    postgres::{self, Conninfo, Login, Lsn, MemberName, Server, Session, SlotName},
 };
 
 impl Actor<'_> {
@@ -18,11 +18,7 @@ impl Actor<'_> {
         let credentials = self
             .credentials
             .ok_or_else(|| Error::Outdated("the Secrets are not usable any more".to_owned()))?;
-        let login = match member.side {
-            Side::Source => &credentials.source,
-            Side::Target => &credentials.target,
-        };
-        Ok((member, login))
+        Ok((member, credentials.of(member.side)))
     }
 
     async fn session(&self, name: &MemberName) -> Result<Arc<Session>, Error> {
@@ -51,15 +47,15 @@ impl Actor<'_> {
     pub(super) async fn prepare(
         &self,
         primary: &MemberName,
-        leader: &MemberName,
+        standby: &MemberName,
         canary: Option<&str>,
     ) -> Result<Lsn, Error> {
         let session = self.session(primary).await?;
         postgres::end_silent_standbys(&session).await.map_err(on(primary))?;
         postgres::checkpoint(&session).await.map_err(on(primary))?;
-        postgres::checkpoint(&*self.session(leader).await?)
+        postgres::checkpoint(&*self.session(standby).await?)
             .await
-            .map_err(on(leader))?;
+            .map_err(on(standby))?;
         if let Some(token) = canary {
             postgres::write_canary(&session, token).await.map_err(on(primary))?;
         }
@@ -98,15 +94,68 @@ impl Actor<'_> {
             .map_err(on(member))
     }
 
-    pub(super) async fn stop(&self, member: &MemberName, command: Option<&str>) -> Result<(), Error> {
+    pub(super) async fn detach(&self, member: &MemberName) -> Result<(), Error> {
+        postgres::detach(&*self.session(member).await?)
+            .await
+            .map_err(on(member))
+    }
+
+    pub(super) async fn drop_canary(&self, member: &MemberName) -> Result<(), Error> {
+        postgres::drop_canary(&*self.session(member).await?)
+            .await
+            .map_err(on(member))
+    }
+
+    pub(super) async fn end_transactions(&self, member: &MemberName, older_than: Duration) -> Result<(), Error> {
         let session = self.session(member).await?;
-        let server = postgres::fetch_server(&session).await.map_err(on(member))?;
+        let ended = postgres::end_transactions(&session, older_than)
+            .await
+            .map_err(on(member))?;
+        tracing::warn!(%member, ended, "long transactions were ended");
+        Ok(())
+    }
+
+    pub(super) async fn stop(&self, member: &MemberName, by: &StopBy) -> Result<(), Error> {
+        let session = self.session(member).await?;
+        let server = postgres::fetch_server_switching(&session).await.map_err(on(member))?;
         if server.in_recovery || !server.standby_signal {
             return Err(Error::Outdated(format!("{member} is not an armed primary")));
         }
-        postgres::restart_by_sql(&session, &server.data_directory, command)
-            .await
-            .map_err(on(member))
+        self.restart(member, &session, &server, by).await
+    }
+
+    /// Restarts a standby the way that an old primary is restarted.
+    pub(super) async fn rehearse(&self, member: &MemberName, by: &StopBy) -> Result<(), Error> {
+        let session = self.session(member).await?;
+        let server = postgres::fetch_server_switching(&session).await.map_err(on(member))?;
+        if !server.in_recovery {
+            return Err(Error::Outdated(format!(
+                "{member} is no standby: nothing is rehearsed on it"
+            )));
+        }
+        self.restart(member, &session, &server, by).await
+    }
+
+    async fn restart(&self, member: &MemberName, session: &Session, server: &Server, by: &StopBy) -> Result<(), Error> {
+        match by {
+            StopBy::Restart(command) => postgres::restart_by_sql(session, server, command.as_deref())
+                .await
+                .map_err(on(member)),
+            StopBy::ShutDown => postgres::shut_down_by_sql(session, server).await.map_err(on(member)),
+            StopBy::Pod(pod) => {
+                kubernetes::delete_pod(self.client, self.migration(), pod).await?;
+                postgres::wait_for_the_end(session, postgres::SHUTDOWN_DEADLINE)
+                    .await
+                    .map_err(on(member))
+            }
+            StopBy::Job { cron_job, name } => {
+                let (place, _) = self.place(member)?;
+                kubernetes::run_job(self.client, self.migration(), cron_job, name, place).await?;
+                postgres::wait_for_the_end(session, postgres::SHUTDOWN_DEADLINE)
+                    .await
+                    .map_err(on(member))
+            }
+        }
     }
 
     pub(super) async fn checkpoint(&self, member: &MemberName) -> Result<(), Error> {
@@ -116,16 +165,22 @@ impl Actor<'_> {
     }
 
     /// Promotes after one more look: what was proven must still be so.
-    pub(super) async fn promote(&self, member: &MemberName, proven: Option<Lsn>) -> Result<(), Error> {
+    pub(super) async fn promote(&self, member: &MemberName, proven: Option<(Lsn, Proof)>) -> Result<(), Error> {
         let session = self.session(member).await?;
-        let server = postgres::fetch_server(&session).await.map_err(on(member))?;
+        let server = postgres::fetch_server_switching(&session).await.map_err(on(member))?;
         if !server.in_recovery {
             return Ok(());
         }
-        if proven.is_some() && server.replayed_shutdown_checkpoint() != proven {
-            return Err(Error::Outdated(format!(
-                "{member} replayed something after the shutdown checkpoint: it is not promoted"
-            )));
+        if let Some((end, proof)) = proven {
+            let still = match proof {
+                Proof::ShutdownCheckpoint => server.replayed_shutdown_checkpoint(),
+                Proof::SameEnd => server.lsn,
+            };
+            if still != Some(end) {
+                return Err(Error::Outdated(format!(
+                    "{member} replayed something after {end}: it is not promoted"
+                )));
+            }
         }
         postgres::promote(&session).await.map_err(on(member))
     }

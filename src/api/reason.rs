@@ -70,8 +70,16 @@ reasons! {
     OldSideFollows,
     /// The old side does not follow the new primary (yet).
     OldSideBehind,
+    /// A member of the old side holds WAL that the new primary does not have; it is never used as it is.
+    Diverged,
+    /// The time of `spec.rollback.keep` is over and the way back was given up.
+    Expired,
+    /// `spec.phase` asks for something that cannot follow from where the migration is.
+    OutOfOrder,
     /// The migration is where `spec.phase` wants it.
     Done,
+    /// The restart of a source server is being rehearsed on a standby.
+    Rehearsing,
     /// `spec.suspend` is set.
     Suspended,
     /// A person must act; the message says on what.

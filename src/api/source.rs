@@ -1,5 +1,7 @@
 //! The old cluster.
 
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -90,17 +92,34 @@ impl TlsMode {
 }
 
 /// How the old primary is stopped and started again as a standby.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.method != 'Kubernetes' || has(self.pods)")
+    .message("method Kubernetes needs pods: the name of each member's pod"))]
+#[x_kube(validation = Rule::new("self.method != 'Job' || has(self.cronJobName)")
+    .message("method Job needs cronJobName: a suspended CronJob whose template restarts a server"))]
 pub struct Stop {
     /// Who stops it. Default: Sql.
     #[serde(default)]
     pub method: StopMethod,
-    /// Command line that the server's own user runs on the server's host to restart the server where a supervisor owns it,
-    /// such as `sudo -n systemctl restart postgresql@15-main`. Default: `pg_ctl restart` of the running server.
+    /// For method Sql: command line that the server's own user runs on the server's host to restart the server where a supervisor owns
+    /// it, such as `sudo -n systemctl restart postgresql@15-main`. Default: `pg_ctl restart` of the running server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1000))]
     pub restart_command: Option<String>,
+    /// For method Kubernetes: name of the pod by member, in the namespace of the `ClusterMigration`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 9))]
+    pub pods: Option<BTreeMap<String, String>>,
+    /// For method Job: name of a suspended CronJob in the namespace of the `ClusterMigration`. A Job is made from its template with the
+    /// environment variables `MITOSIS_MEMBER`, `MITOSIS_HOST` and `MITOSIS_PORT`; it must restart that server cleanly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub cron_job_name: Option<String>,
+    /// Name of a source standby on which the restart is rehearsed once, any time before the night. The outcome is in `status.rehearsal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 40))]
+    pub rehearse_on: Option<String>,
 }
 
 /// Who stops the old primary.
@@ -109,4 +128,10 @@ pub enum StopMethod {
     /// The operator, by SQL as superuser: the server restarts itself (`COPY ... TO PROGRAM`).
     #[default]
     Sql,
+    /// Kubernetes: the member's pod is deleted, and what owns it makes it anew.
+    Kubernetes,
+    /// A Job made from the user's template, for example by ssh or the interface of a cloud.
+    Job,
+    /// A person: when it is time, the message of the resource asks to stop it, and goes on when that is proven.
+    Manual,
 }

@@ -1,11 +1,13 @@
 //! The switchover: what is asked, what is recorded, and what is certified.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use kube::{KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ByteSize;
+use super::{ByteSize, Phase, Side};
 
 /// How the switchover is done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -27,6 +29,30 @@ pub struct Switchover {
     /// Whether a canary row is written on the old primary and looked for on the leader. Default: true.
     #[serde(default = "default_canary")]
     pub canary: bool,
+    /// What happens to transactions and to sessions idle in a transaction that are older than `transactionGrace`: `Wait` keeps the
+    /// switchover from beginning, `Terminate` ends them when nothing else forbids to begin. Default: Wait.
+    #[serde(default)]
+    pub long_transactions: LongTransactions,
+    /// Age from which a transaction is long, such as `10s`. Default: 10s, at most 24h.
+    #[serde(default = "default_transaction_grace")]
+    #[schemars(with = "String")]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(ms|s|m|h))+$') && duration(self) <= duration('24h')")
+        .message("write a duration up to 24h, such as 10s"))]
+    pub transaction_grace: Duration,
+    /// Says that a manager of high availability on either side (Patroni, repmgrd, pg_auto_failover) was paused, which SQL cannot show.
+    /// Without it, a server that such a manager watches keeps the switchover from beginning. Default: false.
+    #[serde(default)]
+    pub manager_paused: bool,
+}
+
+/// What happens to long transactions before the switchover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LongTransactions {
+    /// The switchover waits for their end.
+    #[default]
+    Wait,
+    /// They are ended.
+    Terminate,
 }
 
 impl Default for Switchover {
@@ -36,6 +62,9 @@ impl Default for Switchover {
             budget: default_budget(),
             max_lag: default_max_lag(),
             canary: default_canary(),
+            long_transactions: LongTransactions::default(),
+            transaction_grace: default_transaction_grace(),
+            manager_paused: false,
         }
     }
 }
@@ -48,6 +77,10 @@ fn default_budget() -> Duration {
     Duration::from(std::time::Duration::from_secs(30))
 }
 
+fn default_transaction_grace() -> Duration {
+    Duration::from(std::time::Duration::from_secs(10))
+}
+
 fn default_max_lag() -> ByteSize {
     ByteSize::from_bytes(1 << 20)
 }
@@ -56,16 +89,38 @@ fn default_canary() -> bool {
     true
 }
 
-/// How the old side connects to the new primary, as the source members' hosts see it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+/// How the old side connects to the new primary, as the source members' hosts see it, and for how long the way back is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Rollback {
+    /// How long after the switch the way back is kept, such as `72h`. Then the old side is let go, as with `phase: Completed`, so that it
+    /// does not hold WAL on the new primary for ever. Default: 72h, at most 8760h.
+    #[serde(default = "default_keep")]
+    #[schemars(with = "String")]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('8760h')")
+        .message("write a duration between 1s and 8760h, such as 72h"))]
+    pub keep: Duration,
     /// libpq's sslmode of the old side's standbys. Default: verify-full.
+    #[serde(default)]
     pub sslmode: RollbackSslMode,
     /// Path of the CA file on the source members' hosts, for verify-full. Default: libpq's own, `~/.postgresql/root.crt`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1000))]
     pub sslrootcert: Option<String>,
+}
+
+fn default_keep() -> Duration {
+    Duration::from(std::time::Duration::from_hours(72))
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self {
+            keep: default_keep(),
+            sslmode: RollbackSslMode::default(),
+            sslrootcert: None,
+        }
+    }
 }
 
 /// libpq's sslmode of the old side's standbys.
@@ -106,13 +161,13 @@ pub enum Step {
     Gate,
     /// HAProxy holds new connections and ends the old sessions. The budget runs.
     Hold,
-    /// The old primary is told to come back as a standby of the leader, whatever restarts it.
+    /// The old primary is told to come back as a standby of the other side, whatever restarts it.
     Arm,
     /// The old primary is stopped cleanly.
     Stop,
-    /// The leader shows that it replayed the old primary's last record.
+    /// The new primary-to-be shows that it replayed the old primary's last record.
     Prove,
-    /// The leader is promoted: the point of no return.
+    /// It is promoted: the point of no return.
     Promote,
     /// HAProxy is turned over to the new primary and clients are released.
     Route,
@@ -152,6 +207,14 @@ impl Step {
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Done | Self::Aborted)
+    }
+
+    /// Whether the record of the step before covers this one, so that it is not written by itself: what it does is undone by the same
+    /// abort (`Arm` as `Hold`), or is nothing but the next look (`Prove` after `Stop`, `Route` after `Promote`). Its time is recorded with
+    /// the next step.
+    #[must_use]
+    pub const fn is_covered(self) -> bool {
+        matches!(self, Self::Arm | Self::Prove | Self::Route)
     }
 
     /// Whether the leader may already be primary, so that there is only forward.
@@ -207,10 +270,18 @@ pub struct SwitchoverStatus {
     pub attempt: u32,
     /// Where it is.
     pub step: Step,
-    /// Member of the source that was primary when it began.
+    /// Side that becomes primary: `Target` for the switch, `Source` for the way back.
+    pub to: Side,
+    /// Phase in which it began, to which an abort returns.
+    pub began_in: Phase,
+    /// For the way back: since when it was there, which an undone attempt does not prolong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub way_back_since: Option<Timestamp>,
+    /// Member that was primary when it began.
     pub old_primary: String,
-    /// Member of the target that is promoted.
-    pub leader: String,
+    /// Member of the other side that is promoted.
+    pub new_primary: String,
     /// System identifier of the cluster.
     pub system_identifier: String,
     /// Timeline before the switch.
@@ -227,9 +298,15 @@ pub struct SwitchoverStatus {
     /// WAL position of the old primary when it was seen armed. The shutdown checkpoint that is the proof lies behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub armed_lsn: Option<String>,
-    /// End of the old primary's WAL: the end of its shutdown checkpoint, as replayed on the leader.
+    /// End of the old primary's WAL: the end of its shutdown checkpoint, as replayed on the member that is promoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_of_wal: Option<String>,
+    /// How that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+    /// Whether the new primary's statistics were renewed.
+    #[serde(default)]
+    pub analyzed: bool,
     /// Why the attempt is being undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort_reason: Option<String>,
@@ -252,17 +329,47 @@ impl SwitchoverStatus {
     }
 }
 
+/// How the end of the old primary's WAL is known, and that nothing is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Proof {
+    /// The last record that the new primary replayed is the old primary's shutdown checkpoint: it stopped cleanly and wrote nothing more.
+    ShutdownCheckpoint,
+    /// The old primary crashed after it was armed, came back as a standby, read all of its own WAL, and both replayed exactly the same.
+    SameEnd,
+}
+
+impl Proof {
+    /// What was proven, as a sentence.
+    #[must_use]
+    pub fn describe(self, old: &impl std::fmt::Display, new: &impl std::fmt::Display) -> String {
+        match self {
+            Self::ShutdownCheckpoint => {
+                format!("{old} was shut down cleanly: its shutdown checkpoint is the last record that {new} replayed")
+            }
+            Self::SameEnd => format!(
+                "{old} crashed while armed and came back as a standby of {new}: both replayed exactly the same WAL"
+            ),
+        }
+    }
+}
+
 /// What a switchover proved. It holds no word of the operator's opinion, only what was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Certificate {
     /// System identifier of the cluster.
     pub system_identifier: String,
+    /// Member that was primary.
+    pub old_primary: String,
+    /// Member that was promoted.
+    pub new_primary: String,
     /// Timeline before the switch.
     pub old_timeline: u32,
     /// Timeline of the new primary.
     pub new_timeline: u32,
-    /// Member that was stopped, and how that was proven.
+    /// How the end of the old primary's WAL is known.
+    pub proof: Proof,
+    /// The same as a sentence, with the member that was stopped.
     pub fenced: String,
     /// End of the old primary's WAL: the end of its shutdown checkpoint.
     pub end_of_wal: String,
@@ -270,8 +377,12 @@ pub struct Certificate {
     pub fork: String,
     /// Whether the canary row of this attempt is on the new primary.
     pub canary: bool,
+    /// Token of the canary row in `mitosis.canary`.
+    pub canary_token: String,
     /// Time from the first hold to the last release in milliseconds, as the operator saw it; clients see it through the proxy.
     pub held_milliseconds: i64,
+    /// How long each step took until the next one was recorded, in milliseconds.
+    pub step_milliseconds: BTreeMap<String, i64>,
     /// What each HAProxy pod answered after the release.
     #[serde(default)]
     pub routes: Vec<RouteStatus>,
@@ -307,6 +418,8 @@ pub struct Attempt {
 pub enum Outcome {
     /// The target is primary.
     Switched,
-    /// The source is primary as before.
+    /// The source is primary again.
+    RolledBack,
+    /// It was undone; the primary is the same as before.
     Aborted,
 }

@@ -29,8 +29,8 @@ use super::{ClusterMigrationStatus, DesiredPhase, Rollback, Seeding, Source, Swi
         .message("spec.target.members cannot shrink once seeding began"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.switchover) || oldSelf.status.switchover.step in ['Gate', 'Done', 'Aborted'] || (has(self.spec.traffic) == has(oldSelf.spec.traffic) && (!has(self.spec.traffic) || self.spec.traffic == oldSelf.spec.traffic))")
         .message("spec.traffic is frozen while the switchover runs: change it when status.switchover.step is Done or Aborted"),
-    validation = Rule::new("oldSelf.spec.phase != 'Switched' || self.spec.phase == 'Switched' || !has(self.status) || !has(self.status.switchover) || self.status.switchover.step in ['Gate', 'Aborted']")
-        .message("spec.phase cannot leave Switched while the switchover runs or after it is done"),
+    validation = Rule::new("self.spec.phase != 'Replicating' || oldSelf.spec.phase == 'Replicating' || !has(oldSelf.status) || !has(oldSelf.status.switchover) || (oldSelf.status.switchover.to == 'Target' && oldSelf.status.switchover.beganIn != 'RolledBack' && !(oldSelf.status.switchover.step in ['Promote', 'Route', 'Follow', 'Finish', 'Done']))")
+        .message("spec.phase cannot go back to Replicating once the target was promoted: RolledBack leads back to the source, Completed gives the way back up"),
     printcolumn(name = "Phase", json_path = ".status.phase", type_ = "string"),
     printcolumn(name = "Ready", json_path = ".status.conditions[?(@.type==\"Ready\")].status", type_ = "string"),
     printcolumn(name = "Progress", json_path = ".status.progress", type_ = "string"),
@@ -42,10 +42,17 @@ use super::{ClusterMigrationStatus, DesiredPhase, Rollback, Seeding, Source, Swi
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterMigrationSpec {
-    /// Where the migration shall be: `Planned`, then `Replicating`, then `Switched`.
+    /// Where the migration shall be: `Planned`, then `Replicating`, then `Switched`; from there `RolledBack` and `Switched` again, as often as
+    /// needed, and `Completed` at the end. Set back before promotion, it undoes a running switchover.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf || self != 'Planned'")
         .message("spec.phase cannot go back to Planned: the order is Planned, Replicating, Switched"))]
+    #[x_kube(validation = Rule::new("self == oldSelf || self != 'RolledBack' || oldSelf == 'Switched'")
+        .message("spec.phase RolledBack comes after Switched"))]
+    #[x_kube(validation = Rule::new("self == oldSelf || self != 'Completed' || oldSelf in ['Switched', 'RolledBack']")
+        .message("spec.phase Completed comes after Switched or RolledBack"))]
+    #[x_kube(validation = Rule::new("self == oldSelf || oldSelf != 'Completed'")
+        .message("spec.phase Completed is final: delete the ClusterMigration; data, pods and traffic stay"))]
     pub phase: DesiredPhase,
     /// Stops new actions, except inside a switchover, which first ends.
     #[serde(default)]

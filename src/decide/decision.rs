@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::Effect;
 use crate::{
-    api::{Finding, Phase, Reason, Step, SwitchoverStatus},
+    act::StopBy,
+    api::{Finding, Phase, Proof, Reason, Rehearsal, Step, SwitchoverStatus},
     postgres::{Conninfo, Lsn, MemberName, SlotName},
     resources::Wanted,
 };
@@ -17,6 +19,8 @@ pub enum Decision {
     Act {
         /// What to do, in order. Each is idempotent.
         actions: Vec<Action>,
+        /// Which effect of a switchover this is.
+        effect: Option<Effect>,
         /// What is going on.
         told: Told,
     },
@@ -115,12 +119,19 @@ pub enum Action {
         /// `primary` or `standby`.
         role: &'static str,
     },
-    /// Write the canary row and ask the primary and the leader for a checkpoint each, so that the shutdown has little left to write.
+    /// End transactions that are older than a time.
+    EndTransactions {
+        /// The primary.
+        on: MemberName,
+        /// Age from which a transaction is ended.
+        older_than: Duration,
+    },
+    /// Write the canary row and ask both servers for a checkpoint, so that the shutdown has little left to write.
     Prepare {
         /// The primary.
         primary: MemberName,
-        /// The leader.
-        leader: MemberName,
+        /// The standby that will be promoted.
+        standby: MemberName,
         /// Token of the canary row; none when no canary is wanted.
         canary: Option<String>,
     },
@@ -128,7 +139,7 @@ pub enum Action {
     Arm {
         /// The old primary.
         member: MemberName,
-        /// How it reaches the leader.
+        /// How it reaches the member that is promoted.
         upstream: Box<Conninfo>,
         /// Its slot there.
         slot: SlotName,
@@ -142,8 +153,25 @@ pub enum Action {
     Stop {
         /// The old primary.
         member: MemberName,
-        /// The user's command line for a supervised server.
-        command: Option<String>,
+        /// How.
+        by: StopBy,
+    },
+    /// Restart a standby as an old primary would be restarted.
+    Rehearse {
+        /// The standby.
+        member: MemberName,
+        /// How.
+        by: StopBy,
+    },
+    /// Let a standby follow nobody any more. It stays a standby.
+    Detach {
+        /// The standby.
+        member: MemberName,
+    },
+    /// Remove the schema with the canary's table.
+    DropCanary {
+        /// The primary.
+        on: MemberName,
     },
     /// Ask a member for a checkpoint (a restartpoint on a standby).
     Checkpoint {
@@ -154,14 +182,16 @@ pub enum Action {
     Promote {
         /// The standby.
         member: MemberName,
-        /// For the leader: it must still have replayed exactly to here.
-        proven: Option<Lsn>,
+        /// For a new primary: it must still have replayed exactly to here, and how that was proven.
+        proven: Option<(Lsn, Proof)>,
     },
     /// Renew statistics.
     Analyze {
         /// The new primary.
         member: MemberName,
     },
+    /// Remember how far a rehearsal is.
+    RecordRehearsal(Box<Rehearsal>),
     /// Let the resource go: remove the finalizer.
     LetGo,
 }
@@ -184,4 +214,6 @@ pub struct Decided {
     pub decision: Decision,
     /// What the preflight found.
     pub findings: Vec<Finding>,
+    /// Why there is no way back now; nothing when it is there or when there is nothing to go back from.
+    pub no_way_back: Option<(Reason, String)>,
 }

@@ -29,6 +29,7 @@ pub fn decide_ending(seen: &Snapshot) -> Decision {
     if !drops.is_empty() {
         return Decision::Act {
             actions: drops,
+            effect: None,
             told: told("replication slots on the source are dropped".to_owned()),
         };
     }
@@ -65,6 +66,7 @@ pub fn decide_ending(seen: &Snapshot) -> Decision {
     };
     Decision::Act {
         actions: vec![Action::LetGo],
+        effect: None,
         told: told(left),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Action, Decision, Told};
 use crate::{
     address::Address,
-    api::{Phase, Reason, Side},
+    api::{Phase, Reason, Side, TlsMode},
     observe::{JobState, Member, Sight, Snapshot},
     postgres::{Conninfo, Server, render_hba, render_postgresql},
     resources::{
@@ -64,32 +64,28 @@ pub fn plan_apply(seen: &Snapshot, wanted: Vec<Wanted>) -> Vec<Action> {
         .collect()
 }
 
-/// How a target member reaches its upstream, without the password.
-pub fn conninfo_of(seen: &Snapshot, member: &Member, upstream: &Member) -> Conninfo {
+/// How a member reaches another one, without the login; nothing while the other's address is not known on this member's side.
+pub fn conninfo_between(seen: &Snapshot, member: &Member, upstream: &Member) -> Option<Conninfo> {
     let spec = &seen.migration.spec;
-    let (sslmode, sslrootcert) = match upstream.side {
-        Side::Source => (spec.source.tls.as_str(), SOURCE_CA_FILE),
-        Side::Target => ("verify-full", CA_FILE),
+    let (address, sslmode, sslrootcert) = match (member.side, upstream.side) {
+        (Side::Target, Side::Source) => {
+            let verified = spec.source.tls == TlsMode::VerifyFull;
+            let ca = verified.then(|| SOURCE_CA_FILE.to_owned());
+            (upstream.address.clone(), spec.source.tls.as_str(), ca)
+        }
+        (Side::Target, Side::Target) => (upstream.address.clone(), "verify-full", Some(CA_FILE.to_owned())),
+        (Side::Source, _) => {
+            let rollback = &spec.rollback;
+            let outside = upstream.outside.clone()?;
+            (outside, rollback.sslmode.as_str(), rollback.sslrootcert.clone())
+        }
     };
-    Conninfo {
-        upstream: upstream.address.clone(),
+    Some(Conninfo {
+        upstream: address,
         user: String::new(),
         password: None,
         sslmode,
-        sslrootcert: (sslmode == "verify-full").then(|| sslrootcert.to_owned()),
-        standby: member.name.clone(),
-    }
-}
-
-/// How a source member reaches the leader, without the password; nothing while its address outside is not known.
-pub fn conninfo_back(seen: &Snapshot, member: &Member, leader: &Member) -> Option<Conninfo> {
-    let rollback = &seen.migration.spec.rollback;
-    Some(Conninfo {
-        upstream: leader.outside.clone()?,
-        user: String::new(),
-        password: None,
-        sslmode: rollback.sslmode.as_str(),
-        sslrootcert: rollback.sslrootcert.clone(),
+        sslrootcert,
         standby: member.name.clone(),
     })
 }
@@ -111,11 +107,12 @@ pub fn decide_member(seen: &Snapshot, member: &Member, upstream: &Member) -> Opt
     };
     let act = |actions, reason, message: String| Decision::Act {
         actions,
+        effect: None,
         told: Told::new(Phase::Seeding, reason, message),
     };
     let wait = |reason, message: String| {
         Some(Decision::Wait {
-            told: Told::new(phase_of(seen), reason, message),
+            told: Told::new(resting_phase(seen), reason, message),
             recheck: Duration::from_millis(500),
         })
     };
@@ -154,6 +151,23 @@ pub fn decide_member(seen: &Snapshot, member: &Member, upstream: &Member) -> Opt
             ),
         });
     }
+    decide_link(seen, member, server, upstream)
+}
+
+/// Brings the link of a member that runs a step toward streaming; nothing when it streams.
+fn decide_link(seen: &Snapshot, member: &Member, server: &Server, upstream: &Member) -> Option<Decision> {
+    let name = member.name.as_str();
+    let act = |actions, reason, message: String| Decision::Act {
+        actions,
+        effect: None,
+        told: Told::new(resting_phase(seen), reason, message),
+    };
+    let wait = |reason, message: String| {
+        Some(Decision::Wait {
+            told: Told::new(resting_phase(seen), reason, message),
+            recheck: Duration::from_millis(500),
+        })
+    };
     let slot = member.name.slot();
     let Some(upstream_server) = upstream.server() else {
         return wait(
@@ -173,9 +187,15 @@ pub fn decide_member(seen: &Snapshot, member: &Member, upstream: &Member) -> Opt
         ));
     }
     if !is_told_to_follow(server, &upstream.address, member) {
+        let Some(conninfo) = conninfo_between(seen, member, upstream) else {
+            return wait(
+                Reason::LinkBroken,
+                format!("the address of {} is not known", upstream.name),
+            );
+        };
         let follow = Action::Follow {
             member: member.name.clone(),
-            upstream: Box::new(conninfo_of(seen, member, upstream)),
+            upstream: Box::new(conninfo),
             slot,
         };
         return Some(act(
@@ -216,7 +236,15 @@ fn decide_seeding(seen: &Snapshot, plan: &Plan<'_>, member: &Member, upstream: &
                 };
             }
             let slot = member.name.slot();
-            let mut conninfo = conninfo_of(seen, member, upstream);
+            let Some(mut conninfo) = conninfo_between(seen, member, upstream) else {
+                return Decision::Wait {
+                    told: seeding(
+                        Reason::Seeding,
+                        format!("the address of {} is not known", upstream.name),
+                    ),
+                    recheck: Duration::from_millis(500),
+                };
+            };
             // The Job reads the password from the mounted Secret; the user is no secret.
             conninfo.user.clone_from(&seen.source_user);
             let job = build_seeding(
@@ -234,6 +262,7 @@ fn decide_seeding(seen: &Snapshot, plan: &Plan<'_>, member: &Member, upstream: &
                     },
                     Action::Apply(Box::new(job)),
                 ],
+                effect: None,
                 told: seeding(Reason::Seeding, format!("{name} is cloned from {}", upstream.name)),
             }
         }
@@ -259,12 +288,13 @@ fn decide_seeding(seen: &Snapshot, plan: &Plan<'_>, member: &Member, upstream: &
         },
         Some(JobState::Succeeded(_)) => Decision::Act {
             actions: vec![Action::Apply(Box::new(build_stateful_set(plan)))],
+            effect: None,
             told: seeding(Reason::Starting, format!("{name} is cloned and starts")),
         },
     }
 }
 
-fn phase_of(seen: &Snapshot) -> Phase {
+fn resting_phase(seen: &Snapshot) -> Phase {
     seen.migration
         .status
         .as_ref()

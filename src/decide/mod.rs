@@ -2,16 +2,18 @@
 
 mod decision;
 mod ending;
-mod gate;
 mod members;
 mod preflight;
+mod rehearsal;
 mod replicate;
 mod routing;
 mod switched;
 mod switchover;
-mod transitions;
 mod validate;
+mod way_back;
 
+#[cfg(test)]
+mod every_world;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -20,21 +22,39 @@ mod world;
 use std::time::Duration;
 
 pub use decision::{Action, Advance, Decided, Decision, Told};
-pub use transitions::{TRANSITIONS, Transition};
+pub use switchover::{Answer, Effect, Observation, Row, TABLE, phase_of, render};
+pub use way_back::way_back_until;
 
 use crate::{
     api::{DesiredPhase, Outcome, Phase, Reason, Side, Step},
     observe::Snapshot,
 };
 
+/// How long nothing is done when clients were just released: they log in anew now, and need the servers for that.
+const RELEASED: Duration = Duration::from_millis(400);
 /// How often a resource is looked at while a person must act.
 const HALTED_RECHECK: Duration = Duration::from_secs(5);
 
 impl Decision {
+    /// The effect that is done or the step that is entered, for logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Advance(advance) => advance.to.as_str(),
+            Self::Act {
+                effect: Some(effect), ..
+            } => effect.as_str(),
+            Self::Act { effect: None, .. } => "Act",
+            Self::Wait { .. } => "Wait",
+            Self::Halt { .. } => "Halt",
+        }
+    }
+
     /// When to look again at the latest; at once after an action or a step.
     #[must_use]
     pub const fn recheck(&self) -> Duration {
         match self {
+            Self::Advance(advance) if matches!(advance.to, Step::Follow | Step::Aborted) => RELEASED,
             Self::Advance(_) | Self::Act { .. } => Duration::ZERO,
             Self::Wait { recheck, .. } => *recheck,
             Self::Halt { .. } => HALTED_RECHECK,
@@ -47,7 +67,15 @@ impl Decision {
 pub fn decide(seen: &Snapshot, agent_image: &str) -> Decided {
     let findings = preflight::find(seen);
     let decision = decide_from(seen, agent_image, &findings);
-    Decided { decision, findings }
+    let no_way_back = match seen.primaries().as_slice() {
+        [primary] if primary.side == Side::Target => way_back::find_way_back(seen, primary).err(),
+        _ => None,
+    };
+    Decided {
+        decision,
+        findings,
+        no_way_back,
+    }
 }
 
 fn decide_from(seen: &Snapshot, agent_image: &str, findings: &[crate::api::Finding]) -> Decision {
@@ -84,12 +112,17 @@ fn decide_from(seen: &Snapshot, agent_image: &str, findings: &[crate::api::Findi
             ),
         );
     }
-    if status
+    // The target's member that the last switchover left as primary; nothing while the source is.
+    let promoted = status
         .switchover
         .as_ref()
-        .is_some_and(|record| record.step == Step::Done)
-    {
-        return switched::decide_switched(seen, agent_image);
+        .and_then(|record| match (record.to, record.step) {
+            (Side::Target, Step::Done) => Some(record.new_primary.as_str()),
+            (Side::Source, Step::Aborted) => Some(record.old_primary.as_str()),
+            _ => None,
+        });
+    if let Some(promoted) = promoted {
+        return switched::decide_switched(seen, promoted, agent_image);
     }
     if let Some(primary) = seen.primaries().into_iter().find(|member| member.side == Side::Target) {
         return switched::decide_found_switched(seen, primary, agent_image);
@@ -109,39 +142,72 @@ fn decide_from(seen: &Snapshot, agent_image: &str, findings: &[crate::api::Findi
             };
         }
     }
-    match replicate::decide_replicate(seen, agent_image) {
-        Ok(synchronized) if seen.migration.spec.phase == DesiredPhase::Switched => {
-            let attempt = seen.migration.spec.switchover.attempt;
-            let undone = status
-                .attempts
-                .iter()
-                .find(|ended| ended.attempt == attempt && ended.outcome == Outcome::Aborted);
-            match undone {
-                Some(ended) => Decision::Wait {
-                    told: Told::new(
-                        Phase::Replicating,
-                        Reason::AttemptConsumed,
-                        format!(
-                            "attempt {attempt} was undone: {}; raise spec.switchover.attempt to try again",
-                            ended.message
-                        ),
-                    ),
-                    recheck: Duration::from_secs(2),
-                },
-                None => switchover::begin(seen, &synchronized),
-            }
-        }
-        Ok(synchronized) => Decision::Wait {
+    decide_at_source(seen, agent_image)
+}
+
+/// The source is primary: the target is brought to follow it, and the switchover begins when that is asked for.
+fn decide_at_source(seen: &Snapshot, agent_image: &str) -> Decision {
+    let home = switchover::home_phase(seen);
+    let desired = seen.migration.spec.phase;
+    let completes = desired == DesiredPhase::Completed && home == Phase::RolledBack;
+    if let Some(primary) = seen.primaries().into_iter().find(|_| completes)
+        && let Some(decision) = way_back::decide_completion(seen, primary)
+    {
+        return decision;
+    }
+    let pair = match replicate::decide_replicate(seen, agent_image) {
+        Ok(pair) => pair,
+        Err(decision) => return decision,
+    };
+    if desired == DesiredPhase::Replicating
+        && let Some(decision) = rehearsal::decide_rehearsal(seen)
+    {
+        return decision;
+    }
+    let rest = |message: String| Decision::Wait {
+        told: Told::new(home, Reason::Synchronized, message),
+        recheck: Duration::from_secs(2),
+    };
+    match (desired, home) {
+        (DesiredPhase::Switched, _) => begin_unless_consumed(seen, &pair),
+        (DesiredPhase::RolledBack | DesiredPhase::Completed, Phase::RolledBack) => rest(format!(
+            "{} is primary again and {} follows it; set spec.phase to Switched to switch over anew, or to Completed",
+            pair.primary, pair.follower
+        )),
+        (DesiredPhase::RolledBack | DesiredPhase::Completed, _) => Decision::Halt {
             told: Told::new(
-                Phase::Replicating,
-                Reason::Synchronized,
+                home,
+                Reason::OutOfOrder,
                 format!(
-                    "{} follows {} and replayed the last marker; set spec.phase to Switched to switch over",
-                    synchronized.leader, synchronized.primary
+                    "spec.phase is {}, but nothing was switched yet: set it to Replicating or Switched",
+                    desired.as_str()
+                ),
+            ),
+        },
+        (DesiredPhase::Planned | DesiredPhase::Replicating, _) => rest(format!(
+            "{} follows {} and replayed the last marker; set spec.phase to Switched to switch over",
+            pair.follower, pair.primary
+        )),
+    }
+}
+
+/// Begins a switchover, unless the last one with this number was undone: then a person must have looked first.
+fn begin_unless_consumed(seen: &Snapshot, pair: &replicate::Synchronized) -> Decision {
+    let attempt = seen.migration.spec.switchover.attempt;
+    let status = seen.migration.status.as_ref();
+    let last = status.and_then(|status| status.attempts.first());
+    match last.filter(|last| last.attempt == attempt && last.outcome == Outcome::Aborted) {
+        Some(undone) => Decision::Wait {
+            told: Told::new(
+                switchover::home_phase(seen),
+                Reason::AttemptConsumed,
+                format!(
+                    "attempt {attempt} was undone: {}; raise spec.switchover.attempt to try again",
+                    undone.message
                 ),
             ),
             recheck: Duration::from_secs(2),
         },
-        Err(decision) => decision,
+        None => switchover::begin(seen, pair),
     }
 }

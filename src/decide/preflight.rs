@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Action, Decision, Told, members::choose_clone_source};
 use crate::{
-    api::{Finding, Phase, Reason, Severity, Side},
+    api::{Finding, Phase, Reason, Severity, Side, StopMethod},
     observe::{JobState, Member, Sight, Snapshot},
     postgres::{Server, render_postgresql},
     resources::{Kind, build_probe, probe_name},
@@ -46,6 +46,7 @@ pub fn decide_preflight(seen: &Snapshot, findings: &[Finding]) -> Option<Decisio
         Some(JobState::Succeeded(_)) => None,
         None if !seen.objects.applied.contains_key(&(Kind::Job, probe)) => Some(Decision::Act {
             actions: vec![Action::Apply(Box::new(build_probe(&seen.migration)))],
+            effect: None,
             told: Told::new(Phase::Pending, Reason::Probing, "a probe looks at the target's image"),
         }),
         _ => Some(Decision::Wait {
@@ -266,6 +267,22 @@ fn find_in_primary(seen: &Snapshot, primary: &Member, server: &Server) -> Vec<Fi
             "the source commits synchronously (synchronous_standby_names); the target will not",
             "plan synchronous_standby_names for the target after the switch",
         ));
+    }
+    let stop = &spec.source.stop;
+    for member in seen.side(Side::Source) {
+        let unit = member.server().and_then(|server| server.supervisor.as_deref());
+        if let Some(unit) = unit.filter(|_| stop.method == StopMethod::Sql && stop.restart_command.is_none()) {
+            findings.push(finding(
+                Severity::Warn,
+                "supervised-server",
+                Some(member),
+                &format!("{} runs in the systemd unit {unit}: a restart from inside would be ended with it", member.name),
+                &format!(
+                    "set spec.source.stop.restartCommand to `sudo -n systemctl restart {unit}`, allow that in sudoers for the server's user, \
+                     and rehearse it with spec.source.stop.rehearseOn"
+                ),
+            ));
+        }
     }
     findings.extend(find_image(seen, server));
     findings

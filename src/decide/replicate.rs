@@ -6,11 +6,12 @@ use super::{
     Action, Decision, Told,
     members::{choose_clone_source, decide_member, plan_labels, plan_objects},
     routing::{find_laggards, plan_steady},
+    switchover::home_phase,
 };
 use crate::{
     api::{Phase, Reason, Side},
     haproxy::State,
-    observe::Snapshot,
+    observe::{Member, Snapshot},
     postgres::{Lsn, MemberName},
 };
 
@@ -19,12 +20,12 @@ const MARKER_EVERY: f64 = 5.0;
 /// Age of a marker in seconds at which the leader lags when it has not replayed it.
 const MARKER_PATIENCE: f64 = 10.0;
 
-/// The target follows, judged by a marker.
+/// The other side follows, so that it can take over.
 pub struct Synchronized {
     /// The primary.
     pub primary: MemberName,
-    /// The leader of the target.
-    pub leader: MemberName,
+    /// The member of the other side that would be promoted.
+    pub follower: MemberName,
 }
 
 /// Brings the target a step toward following the source.
@@ -33,8 +34,11 @@ pub struct Synchronized {
 /// The decision to make until it does.
 pub fn decide_replicate(seen: &Snapshot, agent_image: &str) -> Result<Synchronized, Decision> {
     let status = seen.migration.status.clone().unwrap_or_default();
+    let home = home_phase(seen);
     let phase = match status.phase {
         Phase::Pending | Phase::Planned => Phase::Seeding,
+        // What was interrupted is told as where it rests now.
+        Phase::Switching | Phase::RollingBack | Phase::Switched | Phase::Ending => home,
         other => other,
     };
     let wait = |reason, message: String| Decision::Wait {
@@ -50,9 +54,14 @@ pub fn decide_replicate(seen: &Snapshot, agent_image: &str) -> Result<Synchroniz
             "the source's primary was not seen; replication goes on as it is".to_owned(),
         ));
     };
-    let source = choose_clone_source(seen).map_err(|message| wait(Reason::LinkBroken, message))?;
+    let source = match home {
+        // It was armed to follow the new primary, and stays there.
+        Phase::RolledBack => primary,
+        _ => choose_clone_source(seen).map_err(|message| wait(Reason::LinkBroken, message))?,
+    };
     let Some(known) = &status.system_identifier else {
         return Err(act(
+            phase,
             vec![Action::BeginSeeding {
                 system_identifier: server.system_identifier.clone(),
                 clone_source: source.name.clone(),
@@ -83,6 +92,7 @@ pub fn decide_replicate(seen: &Snapshot, agent_image: &str) -> Result<Synchroniz
     due.extend(plan_labels(seen));
     if !due.is_empty() {
         return Err(act(
+            phase,
             due,
             Reason::Preparing,
             "objects of the target and of the traffic are applied".to_owned(),
@@ -101,7 +111,10 @@ pub fn decide_replicate(seen: &Snapshot, agent_image: &str) -> Result<Synchroniz
             return Err(decision);
         }
     }
-    decide_marker(seen, &primary.name, leader.server().and_then(|server| server.lsn))?;
+    if let Some(decision) = decide_leftover_slots(seen, leader, source, home) {
+        return Err(decision);
+    }
+    decide_marker(seen, home, &primary.name, leader.server().and_then(|server| server.lsn))?;
     let generation = seen.traffic.routing.as_ref().map_or(0, |routing| routing.generation);
     if let Some(first) = find_laggards(seen, generation, State::Open).first() {
         return Err(wait(
@@ -111,27 +124,49 @@ pub fn decide_replicate(seen: &Snapshot, agent_image: &str) -> Result<Synchroniz
     }
     Ok(Synchronized {
         primary: primary.name.clone(),
-        leader: leader.name.clone(),
+        follower: leader.name.clone(),
     })
 }
 
-fn act(actions: Vec<Action>, reason: Reason, message: String) -> Decision {
+fn act(phase: Phase, actions: Vec<Action>, reason: Reason, message: String) -> Decision {
+    let phase = match phase {
+        Phase::RolledBack => phase,
+        _ => Phase::Seeding,
+    };
     Decision::Act {
         actions,
-        told: Told::new(Phase::Seeding, reason, message),
+        effect: None,
+        told: Told::new(phase, reason, message),
     }
 }
 
+/// Slots for the leader on source members that it does not follow any more would keep WAL there for ever.
+fn decide_leftover_slots(seen: &Snapshot, leader: &Member, upstream: &Member, home: Phase) -> Option<Decision> {
+    let slot = leader.name.slot();
+    let keeper = seen.side(Side::Source).find(|member| {
+        member.name != upstream.name && member.server().is_some_and(|server| server.has_slot(slot.as_str()))
+    })?;
+    Some(Decision::Act {
+        actions: vec![Action::DropSlot {
+            on: keeper.name.clone(),
+            slot,
+        }],
+        effect: None,
+        told: Told::new(
+            home,
+            Reason::Preparing,
+            format!("the slot on {} is not needed any more", keeper.name),
+        ),
+    })
+}
+
 /// Judges lag by a marker that was written on the primary and must be replayed by the leader.
-fn decide_marker(seen: &Snapshot, primary: &MemberName, replayed: Option<Lsn>) -> Result<(), Decision> {
+fn decide_marker(seen: &Snapshot, home: Phase, primary: &MemberName, replayed: Option<Lsn>) -> Result<(), Decision> {
     let status = seen.migration.status.as_ref();
     let write = || Decision::Act {
         actions: vec![Action::WriteMarker { on: primary.clone() }],
-        told: Told::new(
-            Phase::Replicating,
-            Reason::Synchronized,
-            "the target follows the source",
-        ),
+        effect: None,
+        told: Told::new(home, Reason::Synchronized, "the target follows the source"),
     };
     let Some(marker) = status.and_then(|status| status.marker.as_ref()) else {
         return Err(write());
@@ -150,7 +185,7 @@ fn decide_marker(seen: &Snapshot, primary: &MemberName, replayed: Option<Lsn>) -
         (Reason::Starting, "a marker is on its way to the leader".to_owned())
     };
     Err(Decision::Wait {
-        told: Told::new(Phase::Replicating, reason, message),
+        told: Told::new(home, reason, message),
         recheck: Duration::from_millis(200),
     })
 }

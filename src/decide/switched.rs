@@ -3,25 +3,20 @@
 use std::time::Duration;
 
 use super::{
-    Decision, Told,
+    Action, Decision, Told, begin_unless_consumed,
     members::{decide_member, plan_labels, plan_objects},
     routing::plan_steady,
+    way_back::{decide_completion, find_way_back},
 };
 use crate::{
-    api::{Phase, Reason, Side},
+    api::{DesiredPhase, Phase, Reason, Side},
     observe::{Member, Snapshot},
 };
 
-/// Keeps what a finished switchover left.
-pub fn decide_switched(seen: &Snapshot, agent_image: &str) -> Decision {
-    let leader = seen
-        .migration
-        .status
-        .as_ref()
-        .and_then(|status| status.switchover.as_ref())
-        .map(|record| record.leader.clone());
-    match leader.as_deref().and_then(|name| seen.member(name)) {
-        Some(leader) => keep(seen, leader, agent_image),
+/// Keeps what a switchover to the target left. `primary` is the target's member that must be primary.
+pub fn decide_switched(seen: &Snapshot, primary: &str, agent_image: &str) -> Decision {
+    match seen.member(primary) {
+        Some(primary) => keep(seen, primary, agent_image),
         None => wait(
             Reason::NeedsAttention,
             "the new primary is not in the specification any more".to_owned(),
@@ -112,6 +107,7 @@ fn keep(seen: &Snapshot, primary: &Member, agent_image: &str) -> Decision {
     if !due.is_empty() {
         return Decision::Act {
             actions: due,
+            effect: None,
             told: Told::new(
                 Phase::Switched,
                 Reason::Done,
@@ -124,30 +120,60 @@ fn keep(seen: &Snapshot, primary: &Member, agent_image: &str) -> Decision {
             return decision;
         }
     }
-    let behind: Vec<&str> = seen
-        .side(Side::Source)
-        .filter(|member| {
-            !member
-                .server()
-                .is_some_and(|old| old.in_recovery && old.timeline == server.timeline && old.streams_within(30.0))
-        })
-        .map(|member| member.name.as_str())
-        .collect();
-    if behind.is_empty() {
-        wait(
+    if let Some(decision) = decide_completion(seen, primary) {
+        return decision;
+    }
+    if let Some(leftover) = find_leftover_slot(seen, primary) {
+        return leftover;
+    }
+    let way_back = find_way_back(seen, primary);
+    match (seen.migration.spec.phase, way_back) {
+        (DesiredPhase::RolledBack, Ok(pair)) => begin_unless_consumed(seen, &pair),
+        (DesiredPhase::RolledBack, Err((reason, message))) => Decision::Wait {
+            told: Told::new(Phase::Switched, reason, format!("the way back is not there: {message}")),
+            recheck: Duration::from_secs(1),
+        },
+        (DesiredPhase::Planned | DesiredPhase::Replicating, _) => Decision::Halt {
+            told: Told::new(
+                Phase::Switched,
+                Reason::OutOfOrder,
+                format!(
+                    "spec.phase is {}, but {} of the target is primary: set it to Switched, RolledBack or Completed",
+                    seen.migration.spec.phase.as_str(),
+                    primary.name
+                ),
+            ),
+        },
+        (_, Ok(_)) => wait(
             Reason::Done,
             format!("{} is primary and the old side follows it", primary.name),
-        )
-    } else {
-        wait(
+        ),
+        (_, Err((_, message))) => wait(
             Reason::OldSideBehind,
-            format!(
-                "{} is primary; {} of the old side does not follow it, so the way back is not complete",
-                primary.name,
-                behind.join(", ")
-            ),
-        )
+            format!("{} is primary; the way back is not complete: {message}", primary.name),
+        ),
     }
+}
+
+/// A slot for the primary itself, left where a member could not be reached, would keep WAL there for ever.
+fn find_leftover_slot(seen: &Snapshot, primary: &Member) -> Option<Decision> {
+    let slot = primary.name.slot();
+    let keeper = seen
+        .members
+        .iter()
+        .find(|member| member.server().is_some_and(|server| server.has_slot(slot.as_str())))?;
+    Some(Decision::Act {
+        actions: vec![Action::DropSlot {
+            on: keeper.name.clone(),
+            slot,
+        }],
+        effect: None,
+        told: Told::new(
+            Phase::Switched,
+            Reason::Done,
+            format!("the slot of the old direction on {} is dropped", keeper.name),
+        ),
+    })
 }
 
 fn wait(reason: Reason, message: String) -> Decision {

@@ -163,6 +163,11 @@ fn hold_waits_for_every_pod_and_then_arms() {
     world.route(false, 4, State::Held);
     assert_eq!(world.advances_to(), Some(Step::Arm));
     world.seen.traffic.pods[1].report = None;
+    assert!(
+        matches!(actions(&world).as_slice(), [Action::Arm { .. }]),
+        "it is armed meanwhile"
+    );
+    world.arm();
     assert!(waits(&world).contains("does not hold"));
 }
 
@@ -172,12 +177,7 @@ fn arm_is_done_until_it_is_seen() {
     assert!(
         matches!(actions(&world).as_slice(), [Action::Arm { member, slot, .. }] if member.as_str() == "a1" && slot.as_str() == "mitosis_a1")
     );
-    world.change("a1", |a1| {
-        a1.standby_signal = true;
-        a1.follows_as = Some("mitosis_a1".to_owned());
-        a1.follows_host = Some("10.244.0.1".to_owned());
-        a1.follows_port = Some(30001);
-    });
+    world.arm();
     assert_eq!(world.advances_to(), Some(Step::Stop));
 }
 
@@ -199,7 +199,7 @@ fn without_the_shutdown_checkpoint_or_the_canary_or_after_another_record_nothing
         ("a record after it", |world| {
             world.change("shop-1", |leader| leader.lsn = "0/50001A0".parse().ok());
         }),
-        ("no canary", |world| world.seen.canary_on_leader = false),
+        ("no canary", |world| world.seen.canary_replayed = false),
         ("before the canary", |world| {
             world.status().switchover.as_mut().unwrap().canary_lsn = Some("0/6000000".to_owned());
         }),
@@ -227,6 +227,7 @@ fn without_the_shutdown_checkpoint_or_the_canary_or_after_another_record_nothing
 fn an_old_primary_that_serves_again_ends_the_attempt_even_with_a_proof() {
     let mut world = World::switching(Step::Prove);
     world.prove();
+    world.set("a1", server(false));
     assert_eq!(world.advances_to(), Some(Step::Restore));
 }
 
@@ -314,7 +315,7 @@ fn an_undone_attempt_makes_the_old_primary_writable_then_releases_clients_then_i
     world.change("a1", |a1| a1.standby_signal = false);
     assert_eq!(world.advances_to(), Some(Step::Release));
     world.lose("a1");
-    assert!(waits(&world).contains("start it"));
+    assert!(waits(&world).contains("start the old primary"));
 
     let mut world = World::switching(Step::Release);
     world.route(false, 5, State::Open);
@@ -326,7 +327,7 @@ fn the_old_primary_is_not_promoted_again_once_the_leader_is_primary() {
     let mut world = World::switching(Step::Restore);
     world.change("a1", |a1| a1.in_recovery = true);
     world.set("shop-1", server(false));
-    assert!(world.halts().unwrap().contains("promoted by somebody else"));
+    assert!(world.halts().unwrap().contains("somebody else promoted"));
 }
 
 #[test]
@@ -379,6 +380,152 @@ fn a_consumed_attempt_waits_for_another_number() {
     assert_ne!(world.advances_to(), Some(Step::Gate));
 }
 
+/// A target that was switched to, and the old side follows it.
+fn switched() -> World {
+    let mut world = World::switching(Step::Done);
+    let now = world.seen.now;
+    let record = world.status().switchover.as_mut().unwrap();
+    record.steps.push(crate::api::StepRecord {
+        step: Step::Done,
+        start_time: now,
+        because: String::new(),
+    });
+    let mut primary = server(false);
+    primary.timeline = 2;
+    world.set("shop-1", primary);
+    for name in ["a1", "a2", "a3", "shop-2", "shop-3"] {
+        world.change(name, |standby| standby.timeline = 2);
+    }
+    world.arm();
+    world.seen.fork = "0/5000178".parse().ok();
+    world
+}
+
+#[test]
+fn the_way_back_is_there_while_the_old_side_follows_and_says_why_when_not() {
+    type Break = fn(&mut World);
+    use super::way_back::find_way_back;
+    let why = |world: &World| {
+        let primary = world.seen.member("shop-1").unwrap();
+        find_way_back(&world.seen, primary).map(|pair| pair.follower.to_string())
+    };
+    assert_eq!(why(&switched()).ok().as_deref(), Some("a1"));
+    let breaks: [(Reason, Break); 5] = [
+        (Reason::OldSideBehind, |world| world.lose("a2")),
+        (Reason::OldSideBehind, |world| {
+            world.change("a2", |a2| a2.receiver_status = None);
+        }),
+        (Reason::OldSideBehind, |world| {
+            world.change("a1", |a1| a1.follows_host = Some("elsewhere".to_owned()));
+        }),
+        (Reason::Diverged, |world| {
+            world.change("a1", |a1| {
+                a1.timeline = 1;
+                a1.received = "0/5000200".parse().ok();
+            });
+        }),
+        (Reason::Expired, |world| world.pass(73 * 3600)),
+    ];
+    for (reason, break_it) in breaks {
+        let mut world = switched();
+        break_it(&mut world);
+        assert_eq!(why(&world).err().map(|(reason, _)| reason), Some(reason));
+    }
+}
+
+#[test]
+fn an_expired_way_back_is_given_up_and_rolled_back_is_refused_then() {
+    let mut world = switched();
+    world.change("shop-1", |primary| {
+        primary.slots =
+            serde_json::from_str(r#"[{"name": "mitosis_a1", "active": true, "wal_status": "reserved"}]"#).unwrap();
+    });
+    world.pass(73 * 3600);
+    let given_up = super::way_back::decide_completion(&world.seen, world.seen.member("shop-1").unwrap());
+    let Some(Decision::Act { actions, .. }) = given_up else {
+        panic!("the way back is kept: {given_up:?}")
+    };
+    assert!(
+        matches!(actions.as_slice(), [Action::Detach { member }, Action::DropSlot { on, .. }]
+        if member.as_str() == "a1" && on.as_str() == "shop-1")
+    );
+}
+
+#[test]
+fn a_phase_that_cannot_follow_is_refused_with_what_can() {
+    let mut world = World::switching(Step::Aborted);
+    world.seen.migration.spec.phase = DesiredPhase::RolledBack;
+    let home = super::switchover::home_phase(&world.seen);
+    assert_eq!(home, crate::api::Phase::Replicating);
+    // The source is primary and nothing was switched: the objects come first, then the refusal.
+    let mut switched = switched();
+    assert_eq!(
+        super::switchover::home_phase(&switched.seen),
+        crate::api::Phase::Switched
+    );
+    switched.status().switchover.as_mut().unwrap().to = crate::api::Side::Source;
+    assert_eq!(
+        super::switchover::home_phase(&switched.seen),
+        crate::api::Phase::RolledBack
+    );
+}
+
+#[test]
+fn a_rehearsal_restarts_a_standby_once_and_tells_how_it_went() {
+    use super::rehearsal::decide_rehearsal;
+    let mut world = World::new(DesiredPhase::Replicating);
+    assert!(decide_rehearsal(&world.seen).is_none());
+    world.seen.migration.spec.source.stop.rehearse_on = Some("a3".to_owned());
+    let recorded = |world: &World| match decide_rehearsal(&world.seen) {
+        Some(Decision::Act { actions, .. }) => match actions.into_iter().next() {
+            Some(Action::RecordRehearsal(rehearsal)) => *rehearsal,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    let begun = recorded(&world);
+    world.status().rehearsal = Some(begun);
+    assert!(
+        matches!(decide_rehearsal(&world.seen), Some(Decision::Act { actions, .. })
+        if matches!(actions.as_slice(), [Action::Rehearse { member, .. }] if member.as_str() == "a3"))
+    );
+    world.lose("a3");
+    assert!(matches!(decide_rehearsal(&world.seen), Some(Decision::Wait { .. })));
+    let mut restarted = server(true);
+    restarted.started = 7;
+    world.set("a3", restarted);
+    world.pass(2);
+    let ended = recorded(&world);
+    assert_eq!(
+        (ended.outcome, ended.seconds),
+        (Some(crate::api::RehearsalOutcome::Passed), Some(2))
+    );
+    world.status().rehearsal = Some(ended);
+    assert!(decide_rehearsal(&world.seen).is_none());
+}
+
+#[test]
+fn a_server_under_systemd_is_found_before_the_night() {
+    let mut world = World::new(DesiredPhase::Planned);
+    world.change("a1", |a1| a1.supervisor = Some("postgresql@15-main.service".to_owned()));
+    let findings = world.decide().findings;
+    assert!(findings.iter().any(|finding| {
+        finding
+            .remedy
+            .contains("sudo -n systemctl restart postgresql@15-main.service")
+    }));
+    world.seen.migration.spec.source.stop.restart_command =
+        Some("sudo -n systemctl restart postgresql@15-main".to_owned());
+    assert!(world.decide().findings.is_empty());
+}
+
+#[test]
+fn a_person_who_stops_the_old_primary_is_asked_when_it_is_time() {
+    let mut world = World::switching(Step::Stop);
+    world.seen.migration.spec.source.stop.method = crate::api::StopMethod::Manual;
+    assert!(waits(&world).contains("stop a1 cleanly now"));
+}
+
 #[test]
 fn suspended_means_nothing_new_but_a_running_switchover_goes_on() {
     let mut world = World::new(DesiredPhase::Replicating);
@@ -393,8 +540,9 @@ fn suspended_means_nothing_new_but_a_running_switchover_goes_on() {
 #[test]
 fn decide_names_no_client_no_runtime_and_no_clock() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/decide");
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    let files = [folder.to_owned(), format!("{folder}/switchover")];
+    let files = files.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    for path in files.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
         let text = std::fs::read_to_string(&path).unwrap();
         for word in ["tokio", "kube::Client", "SystemTime", "Timestamp::now", "Instant::now"] {
             let named = path.file_name().is_some_and(|name| name != "tests.rs") && text.contains(word);

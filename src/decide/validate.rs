@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     address::{Address, Host, Port},
-    api::{ClusterMigration, ExposureType},
+    api::{ClusterMigration, ExposureType, StopMethod},
     observe::target_members,
     postgres::{MemberName, render_hba},
     resources::{AGENT_PORT, listen_port},
@@ -40,6 +40,32 @@ pub fn validate(migration: &ClusterMigration) -> Result<(), String> {
         return Err(format!(
             "spec.source.cloneFrom is {from}, which is none of spec.source.members: name one of them"
         ));
+    }
+    let stop = &spec.source.stop;
+    if let Some(pods) = stop.pods.as_ref().filter(|_| stop.method == StopMethod::Kubernetes)
+        && let Some(missing) = spec
+            .source
+            .members
+            .iter()
+            .find(|member| !pods.contains_key(&member.name))
+    {
+        return Err(format!(
+            "spec.source.stop.pods has no pod for {}: name the pod of every source member",
+            missing.name
+        ));
+    }
+    if let Some(on) = &stop.rehearse_on
+        && !spec.source.members.iter().any(|member| &member.name == on)
+    {
+        return Err(format!(
+            "spec.source.stop.rehearseOn is {on}, which is none of spec.source.members: name a standby"
+        ));
+    }
+    if stop.method == StopMethod::Manual && stop.rehearse_on.is_some() {
+        return Err(
+            "spec.source.stop.rehearseOn rehearses what the operator does: remove it, or choose another method"
+                .to_owned(),
+        );
     }
     for (member, host) in &spec.target.exposure.hosts {
         let checked = match spec.target.exposure.kind {

@@ -28,12 +28,13 @@ pub fn server(in_recovery: bool) -> Server {
         "receiver_silence": 0.1, "replay_paused": false, "follows_as": null, "follows_host": null, "follows_port": null,
         "standby_signal": in_recovery, "checkpoint": "0/4000028", "redo": "0/4000000", "superuser": true, "replication": true,
         "slots": [], "free_slots": 9, "free_walsenders": 9, "standbys": [], "prepared_transactions": 0, "oldest_transaction": 0.0,
-        "backups": [], "database_bytes": 1_000_000, "tablespaces": [], "settings": settings, "data_directory": "/data",
+        "oldest_idle_transaction": 0.0, "received": null, "canary_schema": false, "manager": null, "backups": [], "database_bytes": 1_000_000, "tablespaces": [], "settings": settings, "data_directory": "/data",
     }))
     .expect("the fields of a server")
 }
 
 /// The world.
+#[derive(Clone)]
 pub struct World {
     /// What is seen.
     pub seen: Snapshot,
@@ -84,7 +85,7 @@ impl World {
                 objects,
                 traffic: Traffic::default(),
                 source_user: "mitosis".to_owned(),
-                canary_on_leader: false,
+                canary_replayed: false,
                 fork: None,
             },
         }
@@ -107,7 +108,10 @@ impl World {
             attempt: 1,
             step,
             old_primary: "a1".to_owned(),
-            leader: "shop-1".to_owned(),
+            new_primary: "shop-1".to_owned(),
+            to: Side::Target,
+            began_in: Phase::Replicating,
+            way_back_since: None,
             system_identifier: "7".to_owned(),
             timeline: 1,
             generation: 4,
@@ -115,6 +119,8 @@ impl World {
             canary_lsn: Some("0/5000080".to_owned()),
             armed_lsn: Some("0/50000C0".to_owned()),
             end_of_wal: None,
+            proof: None,
+            analyzed: false,
             abort_reason: None,
             steps: Vec::new(),
             certificate: None,
@@ -124,6 +130,13 @@ impl World {
         status.system_identifier = Some("7".to_owned());
         status.clone_source = Some("a2".to_owned());
         status.switchover = Some(record);
+        match step {
+            Step::Gate | Step::Hold | Step::Arm | Step::Restore | Step::Release | Step::Aborted => {}
+            Step::Stop => world.arm(),
+            Step::Prove | Step::Promote | Step::Route | Step::Follow | Step::Finish | Step::Done => {
+                world.set("a1", server(true));
+            }
+        }
         world.seen.traffic.pods = ["haproxy-1", "haproxy-2"]
             .map(|name| ProxyPod {
                 name: name.to_owned(),
@@ -163,9 +176,33 @@ impl World {
             .expect("the member")
     }
 
+    /// The old primary comes back as a standby of the leader.
+    pub fn arm(&mut self) {
+        self.change("a1", |a1| {
+            a1.standby_signal = true;
+            a1.follows_as = Some("mitosis_a1".to_owned());
+            a1.follows_host = Some("10.244.0.1".to_owned());
+            a1.follows_port = Some(30001);
+        });
+    }
+
+    /// Nothing forbids to begin a switchover.
+    pub fn open_gate(&mut self) {
+        if self.seen.migration.spec.traffic.is_some() {
+            self.route(false, 3, State::Open);
+        }
+        for name in ["shop-2", "shop-3"] {
+            self.change(name, |follower| {
+                follower.follows_as = Some(format!("mitosis_{}", name.replace('-', "_")));
+                follower.follows_host = Some("shop-1.shop.svc".to_owned());
+                follower.follows_port = Some(5432);
+            });
+        }
+    }
+
     /// The leader replayed the shutdown checkpoint of the old primary, and the canary is there.
     pub fn prove(&mut self) {
-        self.seen.canary_on_leader = true;
+        self.seen.canary_replayed = true;
         self.change("shop-1", |server| {
             server.checkpoint = "0/5000100".parse().expect("a position");
             server.redo = server.checkpoint;

@@ -7,17 +7,15 @@ use crate::api::{ClusterMigration, Step};
 pub enum Focus {
     /// Everything.
     Everything,
-    /// The HAProxy pods and the routing, until the agents have reached this generation.
+    /// The HAProxy pods and the routing, until the agents have reached this generation, and beside them the old primary.
     Proxies {
         /// Generation that is waited for.
         generation: u64,
     },
     /// The old primary.
     OldPrimary,
-    /// The leader.
-    Leader,
-    /// The leader, and the old primary for as long as that does not delay.
-    LeaderAndOldPrimary,
+    /// The member that is promoted, and the old primary for as long as that does not delay.
+    BothPrimaries,
 }
 
 impl Focus {
@@ -30,9 +28,8 @@ impl Focus {
             Some((Step::Route, generation)) => Self::Proxies {
                 generation: generation + 1,
             },
-            Some((Step::Arm | Step::Stop, _)) => Self::OldPrimary,
-            Some((Step::Prove, _)) => Self::LeaderAndOldPrimary,
-            Some((Step::Promote, _)) => Self::Leader,
+            Some((Step::Arm, _)) => Self::OldPrimary,
+            Some((Step::Stop | Step::Prove | Step::Promote, _)) => Self::BothPrimaries,
             Some((
                 Step::Gate | Step::Follow | Step::Finish | Step::Done | Step::Restore | Step::Release | Step::Aborted,
                 _,
@@ -43,13 +40,11 @@ impl Focus {
 
     /// Whether a member with this place is looked at.
     #[must_use]
-    pub const fn includes(self, is_old_primary: bool, is_leader: bool) -> bool {
+    pub const fn includes(self, is_old_primary: bool, is_new_primary: bool) -> bool {
         match self {
             Self::Everything => true,
-            Self::Proxies { .. } => false,
-            Self::OldPrimary => is_old_primary,
-            Self::Leader => is_leader,
-            Self::LeaderAndOldPrimary => is_leader || is_old_primary,
+            Self::Proxies { .. } | Self::OldPrimary => is_old_primary,
+            Self::BothPrimaries => is_new_primary || is_old_primary,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
 };
 
 /// A ready or once ready HAProxy pod.
+#[derive(Clone, Debug)]
 pub struct ProxyPodPlace {
     /// Its name.
     pub name: String,

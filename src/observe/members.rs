@@ -12,15 +12,17 @@ use tokio::time::timeout;
 use super::{Credentials, Focus, Member, Objects, Sight};
 use crate::{
     address::Address,
-    api::{ClusterMigration, ExposureType, Side},
-    postgres::{Error, Login, MemberName, Session, fetch_server},
+    api::{ClusterMigration, ExposureType, Side, Step},
+    postgres::{Error, Login, MemberName, Session, fetch_server, fetch_server_switching},
     resources::{external_name, member_host},
 };
 
 /// How long a look at one server may take.
 const LOOK: Duration = Duration::from_secs(4);
-/// How long a look at the old primary may take while the leader is what matters.
-const GLANCE: Duration = Duration::from_millis(100);
+/// How long a look at the old primary may take while the other side is what matters, and once that has been so for a while.
+const GLANCES: [Duration; 2] = [Duration::from_millis(15), Duration::from_millis(500)];
+/// How long the other side is what matters most, in milliseconds since the old primary was told to stop.
+const HURRY: i64 = 200;
 
 /// Names of the target's members, the leader first.
 #[must_use]
@@ -114,24 +116,26 @@ pub async fn look_at(
     sessions: &Sessions,
 ) {
     let record = migration.status.as_ref().and_then(|status| status.switchover.as_ref());
+    let now = jiff::Timestamp::now();
     let looks = members.iter().map(|member| {
         let is_old_primary = record.is_some_and(|record| record.old_primary == member.name.as_str());
-        let is_leader = record.is_some_and(|record| record.leader == member.name.as_str());
+        let is_new_primary = record.is_some_and(|record| record.new_primary == member.name.as_str());
         let exists = member.side == Side::Source || objects.pod_roles.contains_key(member.name.as_str());
-        let login = match member.side {
-            Side::Source => &credentials.source,
-            Side::Target => &credentials.target,
-        };
-        let patience = if focus == Focus::LeaderAndOldPrimary && is_old_primary {
-            GLANCE
-        } else {
-            LOOK
+        let login = credentials.of(member.side);
+        let stopped = record.and_then(|record| record.started(Step::Stop));
+        let hurry = stopped.is_some_and(|stopped| now.as_millisecond() - stopped.as_millisecond() < HURRY);
+        let is_aside =
+            is_old_primary && record.is_some_and(|record| matches!(record.step, Step::Prove | Step::Promote));
+        let patience = match (is_aside, hurry) {
+            (false, _) => LOOK,
+            (true, true) => GLANCES[0],
+            (true, false) => GLANCES[1],
         };
         async move {
-            if !exists || !focus.includes(is_old_primary, is_leader) {
+            if !exists || !focus.includes(is_old_primary, is_new_primary) {
                 return Sight::NotLooked;
             }
-            if let Ok(sight) = timeout(patience, look(login, &member.address, sessions)).await {
+            if let Ok(sight) = timeout(patience, look(login, &member.address, sessions, focus)).await {
                 sight
             } else {
                 sessions.forget(login, &member.address);
@@ -149,10 +153,13 @@ pub async fn look_at(
     }
 }
 
-async fn look(login: &Login, address: &Address, sessions: &Sessions) -> Sight {
+async fn look(login: &Login, address: &Address, sessions: &Sessions, focus: Focus) -> Sight {
     let seen = async {
         let session = sessions.get(login, address).await?;
-        fetch_server(&session).await
+        match focus {
+            Focus::Everything => fetch_server(&session).await,
+            _ => fetch_server_switching(&session).await,
+        }
     };
     match seen.await {
         Ok(server) => Sight::Seen(Box::new(server)),

@@ -7,18 +7,20 @@ mod secrets;
 mod snapshot;
 mod traffic;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::Client;
 
 pub use focus::Focus;
+use kubernetes::ProxyPodPlace;
 pub use members::{Sessions, target_members};
 pub use secrets::Credentials;
 pub use snapshot::{JobState, Member, Objects, ProxyPod, Sight, Snapshot, Traffic};
 
 use crate::{
+    agent::Report,
     api::{ClusterMigration, Step},
     postgres::{fetch_canary, fetch_fork},
 };
@@ -49,6 +51,10 @@ async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Err
 pub struct Remembered {
     credentials: Result<Credentials, String>,
     objects: Objects,
+    /// HAProxy pods as they were seen last.
+    places: Vec<ProxyPodPlace>,
+    /// Whether the agents were told what the step wants, so that waiting for them is of use.
+    told: bool,
 }
 
 impl Remembered {
@@ -56,6 +62,18 @@ impl Remembered {
     #[must_use]
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref().ok()
+    }
+
+    /// After an action or a wait: the agents have been told what the step wants.
+    #[must_use]
+    pub fn after_an_action(self) -> Self {
+        Self { told: true, ..self }
+    }
+
+    /// At the beginning of a step: the agents know nothing of it yet.
+    #[must_use]
+    pub fn at_a_step(self) -> Self {
+        Self { told: false, ..self }
     }
 }
 
@@ -70,106 +88,130 @@ pub async fn observe(
     remembered: Option<Remembered>,
 ) -> Result<(Snapshot, Remembered), Error> {
     let focus = Focus::of(migration);
-    let mut routing = None;
-    let mut places = Vec::new();
-    let kept = match remembered {
-        Some(kept) if focus != Focus::Everything => {
-            if focus.includes_proxies() {
-                (routing, places) = kubernetes::fetch_traffic(client, migration).await?;
-            }
-            kept
-        }
+    let (kept, routing) = match remembered {
+        Some(kept) if focus != Focus::Everything => (kept, None),
         _ => {
             let (found, credentials) = futures::future::try_join(
                 Box::pin(kubernetes::fetch_objects(client, migration)),
                 secrets::fetch_credentials(client, migration),
             )
             .await?;
-            (routing, places) = (found.routing, found.proxies);
-            Remembered {
+            let kept = Remembered {
                 credentials,
                 objects: found.objects,
-            }
+                places: found.proxies,
+                told: false,
+            };
+            (kept, Some(found.routing))
         }
     };
     let mut members = members::list_members(migration, &kept.objects);
-    let mut canary_on_leader = false;
-    let mut fork = None;
-    if let Ok(credentials) = &kept.credentials {
-        let looking = members::look_at(&mut members, migration, &kept.objects, focus, credentials, sessions);
-        // Agents are waited for only once they have been told: before that they have nothing new to say, and clients are held.
-        let told = routing.as_ref().map(|routing| routing.generation);
-        let awaited = focus.generation().filter(|generation| told == Some(*generation));
-        let reporting = fetch_reports(&places, awaited);
-        let ((), reports) = futures::future::join(looking, reporting).await;
-        (canary_on_leader, fork) = look_at_leader(migration, &members, credentials, sessions).await;
-        let snapshot = Snapshot {
-            now: Timestamp::now(),
-            migration: migration.clone(),
-            secrets: Ok(()),
-            members,
-            objects: kept.objects.clone(),
-            traffic: Traffic { routing, pods: reports },
-            source_user: credentials.source.user.clone(),
-            canary_on_leader,
-            fork,
+    let unseen = members.clone();
+    // Clients wait: everything is asked at once. A pod that is new since the last look is asked in the next one.
+    let traffic = async {
+        match routing {
+            Some(routing) => Ok((routing, kept.places.clone())),
+            None if focus.includes_proxies() => kubernetes::fetch_traffic(client, migration).await,
+            None => Ok((None, Vec::new())),
+        }
+    };
+    let awaited = focus.generation().filter(|_| kept.told);
+    let reporting = async {
+        if focus.includes_proxies() {
+            fetch_reports(&kept.places, awaited).await
+        } else {
+            BTreeMap::new()
+        }
+    };
+    let servers = async {
+        let Ok(credentials) = &kept.credentials else {
+            return (false, None);
         };
-        return Ok((snapshot, kept));
-    }
-    let secrets = kept.credentials.as_ref().map(|_| ()).map_err(Clone::clone);
+        let looking = members::look_at(&mut members, migration, &kept.objects, focus, credentials, sessions);
+        let canary = look_for_canary(migration, credentials, sessions, &unseen);
+        let ((), canary) = futures::future::join(looking, canary).await;
+        (canary, look_for_fork(migration, &members, credentials, sessions).await)
+    };
+    let (traffic, mut reports, (canary_replayed, fork)) = futures::future::join3(traffic, reporting, servers).await;
+    let (routing, places) = traffic?;
+    let pods = places
+        .iter()
+        .map(|place| ProxyPod {
+            name: place.name.clone(),
+            report: reports.remove(&place.name).flatten(),
+        })
+        .collect();
     let snapshot = Snapshot {
         now: Timestamp::now(),
         migration: migration.clone(),
-        secrets,
+        secrets: kept.credentials.as_ref().map(|_| ()).map_err(Clone::clone),
         members,
         objects: kept.objects.clone(),
-        traffic: Traffic {
-            routing,
-            pods: fetch_reports(&places, None).await,
-        },
-        source_user: String::new(),
-        canary_on_leader,
+        traffic: Traffic { routing, pods },
+        source_user: kept
+            .credentials
+            .as_ref()
+            .map(|credentials| credentials.source.user.clone())
+            .unwrap_or_default(),
+        canary_replayed,
         fork,
+    };
+    let kept = Remembered {
+        places: if focus.includes_proxies() { places } else { kept.places },
+        ..kept
     };
     Ok((snapshot, kept))
 }
 
-async fn fetch_reports(places: &[kubernetes::ProxyPodPlace], awaited: Option<u64>) -> Vec<ProxyPod> {
-    join_all(places.iter().map(|place| async move {
-        ProxyPod {
-            name: place.name.clone(),
-            report: traffic::fetch_report(&place.ip, awaited).await,
-        }
-    }))
-    .await
+/// What the agents answer, by pod.
+async fn fetch_reports(places: &[ProxyPodPlace], awaited: Option<u64>) -> BTreeMap<String, Option<Report>> {
+    let asked = places
+        .iter()
+        .map(|place| async move { (place.name.clone(), traffic::fetch_report(&place.ip, awaited).await) });
+    join_all(asked).await.into_iter().collect()
 }
 
-/// What a running switchover needs to know of the leader beyond its state: the canary row and the fork of its timeline.
-async fn look_at_leader(
+/// Whether the canary row of the running switchover is on the member that is promoted.
+async fn look_for_canary(
+    migration: &ClusterMigration,
+    credentials: &Credentials,
+    sessions: &Sessions,
+    members: &[Member],
+) -> bool {
+    let record = migration.status.as_ref().and_then(|status| status.switchover.as_ref());
+    let Some(record) = record.filter(|record| {
+        matches!(
+            record.step,
+            Step::Gate | Step::Stop | Step::Prove | Step::Follow | Step::Done
+        )
+    }) else {
+        return false;
+    };
+    let Some(member) = members.iter().find(|member| member.name.as_str() == record.new_primary) else {
+        return false;
+    };
+    let look = async {
+        let session = sessions.get(credentials.of(member.side), &member.address).await?;
+        fetch_canary(&session, &record.id).await
+    };
+    look.await.unwrap_or(false)
+}
+
+/// Where the timeline of the new primary forks off, once there is one.
+async fn look_for_fork(
     migration: &ClusterMigration,
     members: &[Member],
     credentials: &Credentials,
     sessions: &Sessions,
-) -> (bool, Option<crate::postgres::Lsn>) {
-    let Some(record) = migration.status.as_ref().and_then(|status| status.switchover.as_ref()) else {
-        return (false, None);
-    };
-    let wanted = matches!(record.step, Step::Gate | Step::Prove | Step::Follow);
-    let Some((leader, server)) = members
+) -> Option<crate::postgres::Lsn> {
+    let record = migration.status.as_ref()?.switchover.as_ref()?;
+    if !matches!(record.step, Step::Follow | Step::Done) {
+        return None;
+    }
+    let member = members
         .iter()
-        .find(|member| wanted && member.name.as_str() == record.leader)
-        .and_then(|member| Some((member, member.server()?)))
-    else {
-        return (false, None);
-    };
-    let Ok(session) = sessions.get(&credentials.target, &leader.address).await else {
-        return (false, None);
-    };
-    let canary = fetch_canary(&session, &record.id).await.unwrap_or(false);
-    let fork = if server.in_recovery {
-        None
-    } else {
-        fetch_fork(&session, server.timeline).await.ok()
-    };
-    (canary, fork)
+        .find(|member| member.name.as_str() == record.new_primary)?;
+    let server = member.server().filter(|server| !server.in_recovery)?;
+    let session = sessions.get(credentials.of(member.side), &member.address).await.ok()?;
+    fetch_fork(&session, server.timeline).await.ok()
 }

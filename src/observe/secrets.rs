@@ -7,7 +7,7 @@ use kube::{Api, Client};
 
 use super::Error;
 use crate::{
-    api::{ClusterMigration, TlsMode},
+    api::{ClusterMigration, Side, TlsMode},
     postgres::Login,
 };
 
@@ -18,6 +18,17 @@ pub struct Credentials {
     pub source: Login,
     /// For the target: the same user, whose role was cloned, verified by the target's CA.
     pub target: Login,
+}
+
+impl Credentials {
+    /// The login for a side.
+    #[must_use]
+    pub const fn of(&self, side: Side) -> &Login {
+        match side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
+        }
+    }
 }
 
 /// Reads the Secrets that a migration names.

@@ -29,8 +29,8 @@ pub struct Snapshot {
     pub traffic: Traffic,
     /// User of the source credentials; empty while they are unusable.
     pub source_user: String,
-    /// Whether the canary row of the running switchover was seen on the leader.
-    pub canary_on_leader: bool,
+    /// Whether the canary row of the running switchover was seen on the member that is promoted.
+    pub canary_replayed: bool,
     /// Where the new primary's timeline forks off, when it was read.
     pub fork: Option<Lsn>,
 }
@@ -162,6 +162,15 @@ impl Snapshot {
 }
 
 impl Member {
+    /// Why it was not seen, with its name.
+    #[must_use]
+    pub fn unseen_because(&self) -> String {
+        match &self.sight {
+            Sight::Unreachable(because) | Sight::Refused(because) => format!("{}: {because}", self.name),
+            Sight::Seen(_) | Sight::NotLooked => self.name.to_string(),
+        }
+    }
+
     /// What the server said, when it was seen.
     #[must_use]
     pub fn server(&self) -> Option<&Server> {

@@ -41,25 +41,24 @@ pub async fn write_canary(session: &Session, token: &str) -> Result<Lsn, Error> 
     current_lsn(session, what).await
 }
 
+/// Removes the schema with the canary's table.
+///
+/// # Errors
+/// The server is no primary or does not answer.
+pub async fn drop_canary(session: &Session) -> Result<(), Error> {
+    session
+        .batch("removing the canary's schema", "DROP SCHEMA IF EXISTS mitosis CASCADE")
+        .await
+}
+
 /// Whether the canary row of a switchover is there.
 ///
 /// # Errors
-/// The server does not answer.
+/// The server does not answer, or has no canary's table.
 pub async fn fetch_canary(session: &Session, token: &str) -> Result<bool, Error> {
     let what = "looking for the canary row";
-    let exists = session
-        .row(
-            what,
-            Duration::from_secs(2),
-            "SELECT to_regclass('mitosis.canary') IS NOT NULL",
-            &[],
-        )
-        .await?;
-    if !exists.try_get::<_, bool>(0).map_err(Error::statement(what))? {
-        return Ok(false);
-    }
     session
-        .row(
+        .prepared_row(
             what,
             Duration::from_secs(2),
             "SELECT EXISTS (SELECT FROM mitosis.canary WHERE token = $1)",

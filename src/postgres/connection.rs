@@ -1,11 +1,15 @@
 //! Connections of the operator to servers: TLS, a deadline on everything, nothing that could be logged.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::timeout;
-use tokio_postgres::{Client, NoTls, config::SslMode};
+use tokio_postgres::{Client, NoTls, Statement, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{address::Address, api::TlsMode};
@@ -149,7 +153,10 @@ impl Login {
                 });
             }
         };
-        let session = Session { client };
+        let session = Session {
+            client,
+            prepared: Mutex::default(),
+        };
         session.batch("the session's settings", SESSION_SETTINGS).await?;
         // Fails without superuser rights, where there is nothing secret to say.
         let _ = session.batch("the session's logging", SUPERUSER_SETTINGS).await;
@@ -213,6 +220,8 @@ fn sentence(error: &tokio_postgres::Error) -> String {
 /// An open session.
 pub struct Session {
     client: Client,
+    /// Statements that were prepared, by their text: planning one costs more than running it.
+    prepared: Mutex<HashMap<&'static str, Statement>>,
 }
 
 impl Session {
@@ -238,6 +247,33 @@ impl Session {
     ) -> Result<tokio_postgres::Row, Error> {
         self.within(what, deadline, self.client.query_one(sql, parameters))
             .await
+    }
+
+    /// Runs one statement that gives one row, within a deadline; prepared once for the session.
+    pub(super) async fn prepared_row(
+        &self,
+        what: &'static str,
+        deadline: Duration,
+        sql: &'static str,
+        parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> Result<tokio_postgres::Row, Error> {
+        let work = async {
+            let known = self.lock().get(sql).cloned();
+            let statement = if let Some(statement) = known {
+                statement
+            } else {
+                let statement = self.client.prepare(sql).await?;
+                self.lock().insert(sql, statement.clone());
+                statement
+            };
+            self.client.query_one(&statement, parameters).await
+        };
+        self.within(what, deadline, work).await
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, Statement>> {
+        // A panic while the map was locked leaves it whole: it only holds handles.
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) async fn within<T>(

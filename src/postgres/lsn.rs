@@ -22,6 +22,12 @@ impl Lsn {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// Where a shutdown checkpoint record begins that ends here and lies within one page, as a number of bytes.
+    #[must_use]
+    pub(super) const fn before_shutdown_checkpoint(self) -> u64 {
+        self.0.saturating_sub(SHUTDOWN_CHECKPOINT)
+    }
+
     /// Where a shutdown checkpoint record that begins here ends.
     ///
     /// The record may cross into the next page, whose header then lies in between; the page that begins a segment has a longer one.

@@ -12,14 +12,16 @@ mod slot;
 mod standby;
 mod stop;
 
-pub use canary::{fetch_canary, write_canary, write_marker};
+pub use canary::{drop_canary, fetch_canary, write_canary, write_marker};
 pub use configuration::{HBA_FILE, render_hba, render_postgresql};
 pub use connection::{Error, Login, Session};
 pub use conninfo::Conninfo;
 pub use lsn::Lsn;
 pub use name::{MemberName, SlotName, quote_configuration, quote_literal, quote_shell};
 pub use promotion::{analyze_all, checkpoint, fetch_fork, promote};
-pub use server::{Backup, PARITY, Server, Slot, Standby, fetch_server};
+pub use server::{Backup, Manager, PARITY, Server, Slot, Standby, fetch_server, fetch_server_switching};
 pub use slot::{drop_slot, ensure_slot};
-pub use standby::{arm, disarm, follow};
-pub use stop::{end_silent_standbys, restart_by_sql};
+pub use standby::{arm, detach, disarm, follow};
+pub use stop::{
+    SHUTDOWN_DEADLINE, end_silent_standbys, end_transactions, restart_by_sql, shut_down_by_sql, wait_for_the_end,
+};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use super::{Error, Login, Lsn, Session};
 use crate::address::Address;
 
@@ -13,16 +15,35 @@ pub async fn checkpoint(session: &Session) -> Result<(), Error> {
     session.batch("a checkpoint", "CHECKPOINT").await
 }
 
+/// How often it is looked whether a promotion is done.
+const POLL: Duration = Duration::from_millis(2);
+/// How long a promotion may take.
+const PROMOTION: Duration = Duration::from_secs(30);
+
 /// Promotes a standby and waits until it accepts writes, at most 30 s.
 ///
 /// # Errors
 /// The server refuses or does not answer; whether it was promoted must be observed.
 pub async fn promote(session: &Session) -> Result<(), Error> {
     let what = "the promotion";
+    // pg_promote(true) would look every 100 ms only.
     session
-        .row(what, Duration::from_secs(35), "SELECT pg_promote(true, 30)", &[])
-        .await
-        .map(|_| ())
+        .row(what, Duration::from_secs(5), "SELECT pg_promote(false)", &[])
+        .await?;
+    let deadline = Instant::now() + PROMOTION;
+    while Instant::now() < deadline {
+        let row = session
+            .prepared_row(what, Duration::from_secs(5), "SELECT pg_is_in_recovery()", &[])
+            .await?;
+        if !row.try_get::<_, bool>(0).map_err(Error::statement(what))? {
+            return Ok(());
+        }
+        sleep(POLL).await;
+    }
+    Err(Error::Deadline {
+        what,
+        seconds: PROMOTION.as_secs(),
+    })
 }
 
 /// Where the current timeline of a primary forked off its parent, read from the history file.

@@ -17,6 +17,8 @@ pub const PARITY: [&str; 5] = [
 
 /// Everything that decisions need of one server, read by one statement.
 const SERVER: &str = include_str!("server.sql");
+/// The part that changes while clients are held; small, since they wait for it.
+const SERVER_SWITCHING: &str = include_str!("server_switching.sql");
 
 /// One server as it was seen at one moment.
 #[expect(
@@ -40,8 +42,10 @@ pub struct Server {
     /// State of the WAL receiver, such as `streaming`.
     pub receiver_status: Option<String>,
     /// Host that the WAL receiver is connected to.
+    #[serde(default)]
     pub sender_host: Option<String>,
     /// Port that the WAL receiver is connected to.
+    #[serde(default)]
     pub sender_port: Option<u16>,
     /// Seconds since the WAL receiver last heard of its upstream.
     pub receiver_silence: Option<f64>,
@@ -59,32 +63,105 @@ pub struct Server {
     pub checkpoint: Lsn,
     /// Position where redo of the last checkpoint begins. Equal to `checkpoint` for a shutdown checkpoint.
     pub redo: Lsn,
+    /// The 120 bytes of WAL before the last replayed position, in hexadecimal; read while a switchover runs.
+    #[serde(default)]
+    pub last_record: Option<String>,
     /// Whether the login is a superuser.
+    #[serde(default)]
     pub superuser: bool,
     /// Whether the login has REPLICATION.
+    #[serde(default)]
     pub replication: bool,
     /// Replication slots: name and whether a walsender uses it.
+    #[serde(default)]
     pub slots: Vec<Slot>,
     /// Free replication slots.
+    #[serde(default)]
     pub free_slots: i64,
     /// Free walsenders.
+    #[serde(default)]
     pub free_walsenders: i64,
     /// Connected standbys, by `application_name`.
+    #[serde(default)]
     pub standbys: Vec<Standby>,
     /// Prepared transactions.
+    #[serde(default)]
     pub prepared_transactions: i64,
     /// Age in seconds of the oldest transaction that may write, other than ours.
+    #[serde(default)]
     pub oldest_transaction: f64,
+    /// Seconds for which the session that idles longest in a transaction has done so, other than ours.
+    #[serde(default)]
+    pub oldest_idle_transaction: f64,
+    /// Last position received or replayed (standby), whichever is higher.
+    #[serde(default)]
+    pub received: Option<Lsn>,
+    /// Whether the canary's schema exists in the maintenance database.
+    #[serde(default)]
+    pub canary_schema: bool,
+    /// A manager of high availability that watches the server.
+    #[serde(default)]
+    pub manager: Option<Manager>,
+    /// When the server was started, in microseconds since 1970 by its own clock.
+    #[serde(default)]
+    pub started: i64,
+    /// The systemd unit that the server runs in, such as `postgresql@15-main.service`; a restart from inside would be ended with it.
+    #[serde(default)]
+    pub supervisor: Option<String>,
     /// Base backups that are being sent.
+    #[serde(default)]
     pub backups: Vec<Backup>,
     /// Size of all databases in bytes.
+    #[serde(default)]
     pub database_bytes: u64,
     /// Tablespaces outside the data directory.
+    #[serde(default)]
     pub tablespaces: Vec<String>,
     /// Parameters by name.
+    #[serde(default)]
     pub settings: BTreeMap<String, String>,
     /// Data directory.
     pub data_directory: String,
+    /// Folder of the server's programs; read while a switchover runs.
+    #[serde(default)]
+    pub programs: String,
+    /// Process id of the server; read while a switchover runs.
+    #[serde(default)]
+    pub postmaster: u32,
+}
+
+/// A manager of high availability, which acts when a primary stops.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Manager {
+    /// Patroni, by the `application_name` of its sessions.
+    Patroni,
+    /// repmgrd, by its shared library or its sessions.
+    Repmgr,
+    /// pg_auto_failover, by its shared library or its sessions.
+    PgAutoFailover,
+}
+
+impl Manager {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Patroni => "Patroni",
+            Self::Repmgr => "repmgrd",
+            Self::PgAutoFailover => "pg_auto_failover",
+        }
+    }
+
+    /// The command that keeps it from acting.
+    #[must_use]
+    pub const fn pause_command(self) -> &'static str {
+        match self {
+            Self::Patroni => "patronictl pause --wait",
+            Self::Repmgr => "repmgr service pause",
+            Self::PgAutoFailover => "pg_autoctl enable maintenance",
+        }
+    }
 }
 
 /// A replication slot.
@@ -155,22 +232,63 @@ impl Server {
 
     /// Where the last replayed record ends, when that record is the shutdown checkpoint of the upstream primary.
     ///
-    /// The restartpoint in the control file lies at the last checkpoint that was replayed; for a shutdown checkpoint redo begins at
-    /// the record itself, and when replay ended exactly where that record ends, nothing came after it and nothing is missing.
+    /// The record itself says so, or the control file: the restartpoint there lies at the last checkpoint that was replayed; for a
+    /// shutdown checkpoint redo begins at the record itself, and when replay ended exactly where that record ends, nothing came after
+    /// it and nothing is missing.
     #[must_use]
     pub fn replayed_shutdown_checkpoint(&self) -> Option<Lsn> {
+        if !self.in_recovery {
+            return None;
+        }
+        let replayed = self.lsn?;
+        let by_record = self
+            .last_record
+            .as_deref()
+            .is_some_and(|record| is_shutdown_checkpoint(record, replayed));
         let end = self.checkpoint.end_of_shutdown_checkpoint(self.segment_bytes);
-        (self.in_recovery && self.checkpoint == self.redo && self.lsn == Some(end)).then_some(end)
+        let by_control_file = self.checkpoint == self.redo && replayed == end;
+        (by_record || by_control_file).then_some(replayed)
     }
 }
 
-/// Reads what a server says of itself, within 2 s.
+/// Whether 120 bytes of WAL are a shutdown checkpoint that ends at a position, and begins where they do.
+///
+/// A record of 114 bytes of the resource manager XLOG (0) with info `CHECKPOINT_SHUTDOWN` (0), one short block of data of 88 bytes, which
+/// begins with the position of redo: for a shutdown checkpoint that is its own. So in PostgreSQL 14 to 18 on little-endian machines; a
+/// record that lies across two pages is not recognised here.
+fn is_shutdown_checkpoint(record: &str, end: Lsn) -> bool {
+    let bytes: Option<Vec<u8>> = (0..record.len() / 2)
+        .map(|index| u8::from_str_radix(record.get(index * 2..index * 2 + 2)?, 16).ok())
+        .collect();
+    let Some(bytes) = bytes.filter(|bytes| bytes.len() == 120) else {
+        return false;
+    };
+    let begins = end.before_shutdown_checkpoint().to_le_bytes();
+    bytes[..4] == 114_u32.to_le_bytes()
+        && bytes[16..18] == [0, 0]
+        && bytes[24..26] == [255, 88]
+        && bytes[26..34] == begins
+}
+
+/// Reads everything that a server says of itself, within 2 s.
 ///
 /// # Errors
 /// The server does not answer, or not as PostgreSQL 14 to 18 do.
 pub async fn fetch_server(session: &Session) -> Result<Server, Error> {
+    fetch(session, SERVER).await
+}
+
+/// Reads what a running switchover decides from, within 2 s: role, positions, arming. It takes a superuser.
+///
+/// # Errors
+/// The server does not answer, or not as PostgreSQL 14 to 18 do.
+pub async fn fetch_server_switching(session: &Session) -> Result<Server, Error> {
+    fetch(session, SERVER_SWITCHING).await
+}
+
+async fn fetch(session: &Session, sql: &'static str) -> Result<Server, Error> {
     let what = "reading the server's state";
-    let row = session.row(what, Duration::from_secs(2), SERVER, &[]).await?;
+    let row = session.prepared_row(what, Duration::from_secs(2), sql, &[]).await?;
     let answer: serde_json::Value = row.try_get(0).map_err(Error::statement(what))?;
     serde_json::from_value(answer).map_err(|error| Error::Answer {
         what,

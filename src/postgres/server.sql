@@ -30,6 +30,19 @@ SELECT json_build_object(
   'prepared_transactions', (SELECT count(*) FROM pg_prepared_xacts),
   'oldest_transaction', (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)
       FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> 'mitosis'),
+  'oldest_idle_transaction', (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - state_change)), 0)
+      FROM pg_stat_activity WHERE backend_type = 'client backend' AND state LIKE 'idle in transaction%' AND application_name <> 'mitosis'),
+  'received', CASE WHEN r.in_recovery THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) END,
+  'canary_schema', to_regnamespace('mitosis') IS NOT NULL,
+  'manager', CASE
+      WHEN EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'Patroni%') THEN 'patroni'
+      WHEN current_setting('shared_preload_libraries') ~ '\mrepmgr\M'
+        OR EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'repmgrd') THEN 'repmgr'
+      WHEN current_setting('shared_preload_libraries') ~ '\mpgautofailover\M'
+        OR EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'pg\_auto\_failover%') THEN 'pg_auto_failover' END,
+  'started', (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
+  'supervisor', CASE WHEN u.rolsuper THEN substring(
+      pg_read_file('/proc/' || split_part(pg_read_file('postmaster.pid'), E'\n', 1) || '/cgroup', 0, 4096, true) FROM '([^/\n]+\.service)') END,
   'backups', (SELECT coalesce(json_agg(json_build_object('name', a.application_name, 'total', b.backup_total, 'done', b.backup_streamed)), '[]'::json)
       FROM pg_stat_progress_basebackup b JOIN pg_stat_activity a USING (pid) WHERE b.backup_streamed IS NOT NULL),
   'database_bytes', (SELECT coalesce(sum(pg_database_size(oid)), 0) FROM pg_database WHERE datallowconn),

@@ -41,6 +41,14 @@ pub async fn disarm(session: &Session) -> Result<(), Error> {
     point(session, what, None).await
 }
 
+/// Lets a standby follow nobody any more. It stays a standby.
+///
+/// # Errors
+/// The server refuses or does not answer.
+pub async fn detach(session: &Session) -> Result<(), Error> {
+    point(session, "letting the standby go", None).await
+}
+
 /// Each ALTER SYSTEM is a statement of its own, since it must not run inside a transaction block.
 async fn point(session: &Session, what: &'static str, upstream: Option<(&Conninfo, &SlotName)>) -> Result<(), Error> {
     let (conninfo, slot) = match upstream {

@@ -4,43 +4,92 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Error, Session, quote_literal, quote_shell};
+use super::{Error, Server, Session, quote_literal, quote_shell};
 
 /// How long a session may outlive the order to restart its server.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+/// The same after an answer that may be a refusal.
+const REFUSAL: Duration = Duration::from_millis(500);
 
 /// Restarts the server that the session is connected to, cleanly (fast mode), and returns when the session ended.
 ///
-/// `command` is the user's own command line for a supervised server; without it the server's `pg_ctl` restarts it.
+/// `command` is the user's own command line for a supervised server; without it the server's `pg_ctl` restarts it. `server` must have been
+/// read by [`super::fetch_server_switching`].
 ///
 /// # Errors
 /// The server refuses, or still serves the session after 5 s.
-pub async fn restart_by_sql(session: &Session, data_directory: &str, command: Option<&str>) -> Result<(), Error> {
-    let what = "restarting the old primary";
-    let restart = command.map_or_else(
-        || format!("pg_ctl -D {} -m fast -W restart", quote_shell(data_directory)),
-        ToOwned::to_owned,
-    );
-    // In a session of its own, so that it outlives the server that starts it; PATH of the server may lack pg_ctl, which lies
-    // beside the server's own program.
-    let line = format!(
-        "PATH=\"$(dirname \"$(readlink -f /proc/$PPID/exe)\"):$PATH\" setsid -f sh -c {} >/dev/null 2>&1 </dev/null",
-        quote_shell(&restart)
-    );
-    session
+pub async fn restart_by_sql(session: &Session, server: &Server, command: Option<&str>) -> Result<(), Error> {
+    let own = || {
+        format!(
+            "kill -INT {}; {} -D {} -m fast -W restart",
+            server.postmaster,
+            quote_shell(&format!("{}/pg_ctl", server.programs)),
+            quote_shell(&server.data_directory)
+        )
+    };
+    run_and_wait_for_the_end(session, &command.map_or_else(own, ToOwned::to_owned)).await
+}
+
+/// Shuts the server that the session is connected to down, cleanly (fast mode), and returns when the session ended. `server` must have
+/// been read by [`super::fetch_server_switching`].
+///
+/// # Errors
+/// The server refuses, or still serves the session after 5 s.
+pub async fn shut_down_by_sql(session: &Session, server: &Server) -> Result<(), Error> {
+    run_and_wait_for_the_end(session, &format!("kill -INT {}", server.postmaster)).await
+}
+
+async fn run_and_wait_for_the_end(session: &Session, command: &str) -> Result<(), Error> {
+    let what = "telling the server to stop";
+    // In a session of its own, so that it outlives the server that starts it.
+    let line = format!("setsid -f sh -c {} >/dev/null 2>&1 </dev/null", quote_shell(command));
+    let told = session
         .batch(what, &format!("COPY (SELECT '') TO PROGRAM {}", quote_literal(&line)))
-        .await?;
-    let deadline = Instant::now() + SHUTDOWN_DEADLINE;
+        .await;
+    match told {
+        Ok(()) => wait_for_the_end(session, SHUTDOWN_DEADLINE).await,
+        // The shutdown may end this very statement before it has answered: whether it was heard shows in the end of the session.
+        Err(refused) => wait_for_the_end(session, REFUSAL).await.map_err(|_| refused),
+    }
+}
+
+/// Waits until the server has ended the session.
+///
+/// # Errors
+/// It still serves the session after `patience`; whether it will stop is unknown.
+pub async fn wait_for_the_end(session: &Session, patience: Duration) -> Result<(), Error> {
+    let what = "stopping the old primary";
+    let deadline = Instant::now() + patience;
     while !session.is_closed() {
         if Instant::now() > deadline {
             return Err(Error::Deadline {
                 what,
-                seconds: SHUTDOWN_DEADLINE.as_secs(),
+                seconds: patience.as_secs(),
             });
         }
         sleep(Duration::from_millis(1)).await;
     }
     Ok(())
+}
+
+/// Ends transactions that are older than a time, whether they work or idle, and tells how many.
+///
+/// # Errors
+/// The server refuses or does not answer.
+pub async fn end_transactions(session: &Session, older_than: Duration) -> Result<i64, Error> {
+    let what = "ending long transactions";
+    session
+        .row(
+            what,
+            Duration::from_secs(2),
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'client backend' \
+                AND pid <> pg_backend_pid() AND application_name <> 'mitosis' \
+                AND xact_start < clock_timestamp() - make_interval(secs => $1)",
+            &[&older_than.as_secs_f64()],
+        )
+        .await?
+        .try_get(0)
+        .map_err(Error::statement(what))
 }
 
 /// Ends walsenders whose standby has been silent for more than a second: a frozen one would delay the shutdown by its timeout.

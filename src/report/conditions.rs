@@ -7,7 +7,7 @@ use crate::{
     api::{
         ClusterMigrationStatus, ConditionType, Phase, Reason, Severity, Side, Step, condition_status, find_condition,
     },
-    decide::Told,
+    decide::{Decided, Told, way_back_until},
     observe::Snapshot,
 };
 
@@ -27,11 +27,16 @@ fn verdict(value: Option<bool>, reason: Reason, message: impl Into<String>) -> V
 }
 
 /// All conditions.
-pub(super) fn build_conditions(seen: &Snapshot, next: &ClusterMigrationStatus, told: &Told) -> Vec<Condition> {
+pub(super) fn build_conditions(
+    seen: &Snapshot,
+    next: &ClusterMigrationStatus,
+    decided: &Decided,
+    told: &Told,
+) -> Vec<Condition> {
     ConditionType::ALL
         .into_iter()
         .map(|kind| {
-            let verdict = judge(kind, seen, next, told);
+            let verdict = judge(kind, seen, next, decided, told);
             let status = condition_status(verdict.value);
             let before = find_condition(&next.conditions, kind);
             let since = before
@@ -49,7 +54,13 @@ pub(super) fn build_conditions(seen: &Snapshot, next: &ClusterMigrationStatus, t
         .collect()
 }
 
-fn judge(kind: ConditionType, seen: &Snapshot, next: &ClusterMigrationStatus, told: &Told) -> Verdict {
+fn judge(
+    kind: ConditionType,
+    seen: &Snapshot,
+    next: &ClusterMigrationStatus,
+    decided: &Decided,
+    told: &Told,
+) -> Verdict {
     match kind {
         ConditionType::Ready => judge_ready(seen, next, told),
         ConditionType::Reconciling => {
@@ -72,12 +83,12 @@ fn judge(kind: ConditionType, seen: &Snapshot, next: &ClusterMigrationStatus, to
         ConditionType::Seeded => judge_seeded(next),
         ConditionType::Synchronized => judge_synchronized(next, told),
         ConditionType::CutoverReady => match told.reason {
-            Reason::Synchronized if next.phase == Phase::Replicating => verdict(
+            Reason::Synchronized if matches!(next.phase, Phase::Replicating | Phase::RolledBack) => verdict(
                 Some(true),
                 Reason::ReadyToSwitch,
                 "set spec.phase to Switched to switch over",
             ),
-            _ if matches!(next.phase, Phase::Switching | Phase::Switched) => {
+            _ if matches!(next.phase, Phase::Switching | Phase::Switched | Phase::RollingBack) => {
                 verdict(Some(false), Reason::Switching, "the switchover has begun")
             }
             reason => verdict(Some(false), reason, told.message.as_str()),
@@ -95,7 +106,7 @@ fn judge(kind: ConditionType, seen: &Snapshot, next: &ClusterMigrationStatus, to
             Reason::RoutingVerified,
             "every HAProxy pod leads to the new primary",
         ),
-        ConditionType::RollbackAvailable => judge_way_back(next, told),
+        ConditionType::RollbackAvailable => judge_way_back(seen, next, decided),
         ConditionType::Succeeded => match next.switchover.as_ref().map(|record| record.step) {
             Some(Step::Done) => verdict(Some(true), Reason::Done, "the switchover ended well"),
             Some(Step::Aborted) => verdict(
@@ -123,6 +134,8 @@ const fn needs_person(reason: Reason) -> bool {
             | Reason::SeedingFailed
             | Reason::NeedsAttention
             | Reason::AttemptConsumed
+            | Reason::OutOfOrder
+            | Reason::Diverged
     )
 }
 
@@ -130,7 +143,7 @@ fn is_settled(seen: &Snapshot, next: &ClusterMigrationStatus, told: &Told) -> bo
     is_where_wanted(seen, next)
         && matches!(
             told.reason,
-            Reason::Synchronized | Reason::Done | Reason::PreflightPassed | Reason::OldSideBehind
+            Reason::Synchronized | Reason::Done | Reason::PreflightPassed | Reason::OldSideBehind | Reason::Expired
         )
 }
 
@@ -182,7 +195,9 @@ fn judge_seeded(next: &ClusterMigrationStatus) -> Verdict {
 
 fn judge_synchronized(next: &ClusterMigrationStatus, told: &Told) -> Verdict {
     match (next.phase, told.reason) {
-        (Phase::Switched, _) => verdict(Some(true), Reason::Done, "the target is primary"),
+        (Phase::Switched | Phase::RollingBack | Phase::Completed, _) => {
+            verdict(Some(true), Reason::Done, "the switchover is behind")
+        }
         (
             _,
             Reason::Synchronized | Reason::GateClosed | Reason::AttemptConsumed | Reason::Switching | Reason::Aborted,
@@ -191,12 +206,13 @@ fn judge_synchronized(next: &ClusterMigrationStatus, told: &Told) -> Verdict {
     }
 }
 
-/// True once the step was entered, which happens only after what the condition says was seen.
+/// True from when the step to the target was entered, which happens only after what the condition says was seen, until the way back
+/// passed the point of no return.
 fn judge_step(next: &ClusterMigrationStatus, step: Step, reason: Reason, message: &str) -> Verdict {
-    let entered = next
-        .switchover
-        .as_ref()
-        .is_some_and(|record| record.started(step).is_some());
+    let entered = next.switchover.as_ref().is_some_and(|record| match record.to {
+        Side::Target => record.started(step).is_some(),
+        Side::Source => record.started(Step::Promote).is_none(),
+    });
     if entered {
         verdict(Some(true), reason, message)
     } else {
@@ -204,27 +220,21 @@ fn judge_step(next: &ClusterMigrationStatus, step: Step, reason: Reason, message
     }
 }
 
-fn judge_way_back(next: &ClusterMigrationStatus, told: &Told) -> Verdict {
-    if next.phase != Phase::Switched {
-        return verdict(Some(false), Reason::NotYet, "there is nothing to go back from");
-    }
-    let behind: Vec<&str> = next
-        .members
-        .iter()
-        .filter(|member| member.side == Side::Source && member.streaming != Some(true))
-        .map(|member| member.name.as_str())
-        .collect();
-    if behind.is_empty() && told.reason != Reason::OldSideBehind {
-        verdict(
-            Some(true),
-            Reason::OldSideFollows,
-            "every source member streams from the new primary",
-        )
-    } else {
-        verdict(
-            Some(false),
-            Reason::OldSideBehind,
-            format!("not streaming: {}", behind.join(", ")),
-        )
+fn judge_way_back(seen: &Snapshot, next: &ClusterMigrationStatus, decided: &Decided) -> Verdict {
+    match (&decided.no_way_back, next.phase) {
+        (None, Phase::Switched) => {
+            let until = way_back_until(seen)
+                .map(|until| format!(" until {until:.0}"))
+                .unwrap_or_default();
+            verdict(
+                Some(true),
+                Reason::OldSideFollows,
+                format!("every source member streams from the new primary; spec.phase RolledBack leads back{until}"),
+            )
+        }
+        (Some((reason, message)), Phase::Switched) => verdict(Some(false), *reason, message.as_str()),
+        (_, Phase::Completed) => verdict(Some(false), Reason::Done, "the way back was given up"),
+        (_, Phase::RollingBack) => verdict(Some(false), Reason::Switching, "the way back is being taken"),
+        _ => verdict(Some(false), Reason::NotYet, "there is nothing to go back from"),
     }
 }

@@ -5,7 +5,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
-use crate::api::{ClusterMigration, ClusterMigrationStatus, ConditionType, Step, find_condition};
+use crate::api::{ClusterMigration, ClusterMigrationStatus, ConditionType, Step, StepRecord, find_condition};
 
 /// Longest note that the API server takes, in bytes.
 const NOTE: usize = 1024;
@@ -44,19 +44,15 @@ impl Events {
 #[must_use]
 pub fn describe_change(before: &ClusterMigrationStatus, after: &ClusterMigrationStatus) -> Vec<Event> {
     let mut events = Vec::new();
-    let step = |status: &ClusterMigrationStatus| status.switchover.as_ref().map(|record| record.step);
-    if let Some(entered) = step(after).filter(|entered| Some(*entered) != step(before)) {
-        let kind = match entered {
+    for record in new_steps(before, after) {
+        let kind = match record.step {
             Step::Restore | Step::Release | Step::Aborted => EventType::Warning,
             _ => EventType::Normal,
         };
-        events.push(event(
-            kind,
-            &format!("Switchover{}", entered.as_str()),
-            "Switchover",
-            &after.message,
-        ));
-    } else if before.phase != after.phase {
+        let reason = format!("Switchover{}", record.step.as_str());
+        events.push(event(kind, &reason, "Switchover", &record.because));
+    }
+    if events.is_empty() && before.phase != after.phase {
         events.push(event(EventType::Normal, after.phase.as_str(), "Phase", &after.message));
     }
     let stalled = |status: &ClusterMigrationStatus| {
@@ -68,6 +64,17 @@ pub fn describe_change(before: &ClusterMigrationStatus, after: &ClusterMigration
         events.push(event(EventType::Warning, &reason, "Reconcile", &message));
     }
     events
+}
+
+/// Steps that were recorded since.
+fn new_steps<'a>(before: &ClusterMigrationStatus, after: &'a ClusterMigrationStatus) -> &'a [StepRecord] {
+    let Some(record) = &after.switchover else { return &[] };
+    let known = before
+        .switchover
+        .as_ref()
+        .filter(|former| former.id == record.id)
+        .map_or(0, |former| former.steps.len());
+    record.steps.get(known..).unwrap_or_default()
 }
 
 fn event(kind: EventType, reason: &str, action: &str, note: &str) -> Event {

@@ -81,15 +81,7 @@ impl Metrics {
 
     /// Takes what a status says.
     pub fn take_status(&self, namespace: &str, name: &str, status: &ClusterMigrationStatus) {
-        for phase in [
-            Phase::Pending,
-            Phase::Planned,
-            Phase::Seeding,
-            Phase::Replicating,
-            Phase::Switching,
-            Phase::Switched,
-            Phase::Ending,
-        ] {
+        for phase in Phase::ALL {
             let labels = InPhase {
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),

@@ -7,7 +7,7 @@ use crate::{
         Attempt, ClusterMigrationStatus, DesiredPhase, MemberStatus, Outcome, Phase, PlanStatus, Role, SeedingStatus,
         Side, Step,
     },
-    decide::{Decided, Decision, Told},
+    decide::{Decided, Decision, Told, phase_of},
     observe::{Member, Sight, Snapshot},
     postgres::{Lsn, Server},
     resources::{Kind, seeding_name},
@@ -24,11 +24,7 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
     next.observed_generation = seen.migration.metadata.generation;
     match &decided.decision {
         Decision::Advance(advance) => {
-            next.phase = match advance.to {
-                Step::Gate | Step::Aborted => Phase::Replicating,
-                Step::Follow | Step::Finish | Step::Done => Phase::Switched,
-                _ => Phase::Switching,
-            };
+            next.phase = phase_of(&advance.record, advance.to);
             next.message = format!("{}: {}", advance.to.as_str(), advance.because);
             next.switchover = Some((*advance.record).clone());
             if advance.to.is_terminal() {
@@ -41,7 +37,11 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
                     0,
                     Attempt {
                         attempt: advance.record.attempt,
-                        outcome: if aborted { Outcome::Aborted } else { Outcome::Switched },
+                        outcome: match advance.record.to {
+                            _ if aborted => Outcome::Aborted,
+                            Side::Target => Outcome::Switched,
+                            Side::Source => Outcome::RolledBack,
+                        },
                         message,
                         end_time: seen.now,
                     },
@@ -58,7 +58,7 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
         .members
         .iter()
         .any(|member| !matches!(member.sight, Sight::NotLooked));
-    if looked && next.phase != Phase::Switching {
+    if looked && !matches!(next.phase, Phase::Switching | Phase::RollingBack) {
         next.members = build_members(seen);
         next.seeding = build_seeding(seen, &last);
         next.progress = build_progress(&next.seeding);
@@ -75,8 +75,14 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
         next.system_identifier = Some(system_identifier.clone());
         next.clone_source = Some(clone_source.clone());
     }
+    if let Some(rehearsal) = &effects.rehearsal {
+        next.rehearsal = Some(rehearsal.clone());
+    }
     if let Some(marker) = &effects.marker {
         next.marker = Some(marker.clone());
+    }
+    if let Some(record) = next.switchover.as_mut().filter(|_| effects.analyzed) {
+        record.analyzed = true;
     }
     if let Some(marker) = next.marker.as_mut().filter(|marker| marker.replayed_time.is_none()) {
         let position: Option<Lsn> = marker.lsn.parse().ok();
@@ -85,7 +91,7 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
             marker.replayed_time = Some(seen.now);
         }
     }
-    next.conditions = build_conditions(seen, &next, &told_of(&decided.decision, &next));
+    next.conditions = build_conditions(seen, &next, decided, &told_of(&decided.decision, &next));
     next
 }
 
@@ -224,5 +230,7 @@ pub(super) fn is_where_wanted(seen: &Snapshot, next: &ClusterMigrationStatus) ->
         (DesiredPhase::Planned, Phase::Planned)
             | (DesiredPhase::Replicating, Phase::Replicating)
             | (DesiredPhase::Switched, Phase::Switched)
+            | (DesiredPhase::RolledBack, Phase::RolledBack)
+            | (DesiredPhase::Completed, Phase::Completed)
     )
 }

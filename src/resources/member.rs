@@ -115,6 +115,9 @@ pub fn build_role_services(migration: &ClusterMigration) -> Vec<Wanted> {
         .collect()
 }
 
+/// Program of a member's container: the server, started again when it was shut down from inside.
+const SERVE: &str = include_str!("serve.sh");
+
 /// StatefulSet of a member: one pod that runs PostgreSQL from the member's volume, without any script of the image.
 #[must_use]
 pub fn build_stateful_set(plan: &Plan<'_>) -> Wanted {
@@ -124,16 +127,20 @@ pub fn build_stateful_set(plan: &Plan<'_>) -> Wanted {
     let mut container = json!({
         "name": "postgresql",
         "image": target.image,
-        "command": ["postgres", "-D", data, "-c", "config_file=/etc/mitosis/conf/postgresql.conf"],
+        "command": ["sh", "-c", SERVE, "serve", data],
         "ports": [{"name": "postgresql", "containerPort": 5432}],
         "securityContext": restricted(),
         "readinessProbe": {
             "exec": {"command": ["pg_isready", "-q", "-h", "/tmp"]},
-            "periodSeconds": 2,
-            "timeoutSeconds": 2,
+            "timeoutSeconds": 5,
         },
-        // SIGTERM would wait for every session to end.
-        "lifecycle": {"preStop": {"exec": {"command": ["pg_ctl", "-D", data, "-m", "fast", "-w", "stop"]}}},
+        // Often only until it is up: each look starts a process.
+        "startupProbe": {
+            "exec": {"command": ["pg_isready", "-q", "-h", "/tmp"]},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "failureThreshold": 86400,
+        },
         "volumeMounts": member_mounts(),
     });
     if let Some(resources) = &template.resources {

@@ -12,8 +12,12 @@ use mitosis::{
     postgres::{Login, Session},
 };
 
-/// Where Debian's packages put the programs; the newest major version that is installed.
+/// Where `MITOSIS_POSTGRES` says that the programs are, else where Debian's packages put them; the newest major version that is
+/// installed.
 fn programs() -> PathBuf {
+    if let Some(folder) = std::env::var_os("MITOSIS_POSTGRES") {
+        return folder.into();
+    }
     (14..=18)
         .rev()
         .map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin")))
@@ -136,6 +140,35 @@ impl Server {
     /// Kills the server as a power failure would.
     pub fn stop_at_once(&self) {
         self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
+    }
+
+    /// Starts it again.
+    pub fn start_again(&self) {
+        self.start();
+    }
+
+    /// A session of somebody else, idle in a transaction until it is dropped.
+    pub async fn idle_transaction(&self) -> tokio_postgres::Client {
+        let client = self.session_of("psql").await;
+        client.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        client
+    }
+
+    /// A session of somebody else, open until it is dropped.
+    pub async fn session_of(&self, application: &str) -> tokio_postgres::Client {
+        let login = Self::login();
+        let (client, connection) = tokio_postgres::Config::new()
+            .host("127.0.0.1")
+            .port(self.port)
+            .user(&login.user)
+            .password(&login.password)
+            .dbname(&login.database)
+            .application_name(application)
+            .connect(tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        client
     }
 
     /// The login for it.

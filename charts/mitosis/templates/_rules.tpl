@@ -32,6 +32,18 @@ Neither wildcards nor pods/exec; Secrets can be read by name and cannot be liste
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, patch]
+{{- if .Values.sourceStop.pods }}
+# spec.source.stop.method Kubernetes: the old primary's pod is deleted.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, delete]
+{{- end }}
+{{- if .Values.sourceStop.jobs }}
+# spec.source.stop.method Job: a Job is made from the template of a CronJob.
+- apiGroups: [batch]
+  resources: [cronjobs]
+  verbs: [get]
+{{- end }}
 # One StatefulSet per member of the target; managed HAProxy.
 - apiGroups: [apps]
   resources: [statefulsets, deployments]

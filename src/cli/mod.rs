@@ -1,0 +1,5 @@
+//! The user's verbs.
+
+mod report;
+
+pub use report::{ReportArgs, report};

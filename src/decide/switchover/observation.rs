@@ -1,0 +1,333 @@
+//! Which of the table's observations a turn comes upon, with what a person should know of it.
+
+use super::{
+    FRESH, Turn,
+    gate::{Check, find_obstacles},
+    table::Observation as Seen,
+};
+use crate::{
+    api::{DesiredPhase, LongTransactions, Proof, Side, Step},
+    decide::{
+        members::{conninfo_between, is_told_to_follow, plan_labels},
+        routing::{find_laggards, has_held_routes, plan_switch},
+    },
+    haproxy::State,
+    observe::{Member, Sight},
+    postgres::{Lsn, Server},
+};
+
+/// Age of the preparation in seconds after which it is done again before clients are held.
+const PREPARED_FOR: f64 = 5.0;
+/// Seconds in which the last record of the old primary usually arrives; a checkpoint, which would show it as well, only delays it.
+const CATCH_UP: f64 = 0.3;
+/// Seconds for which the switchover waits for the old side to follow, after clients were released.
+const FOLLOW_PATIENCE: f64 = 60.0;
+
+/// An observation and what a person should know of it; empty when the observation says it all.
+pub(super) type Observed = (Seen, String);
+
+fn plain(seen: Seen) -> Observed {
+    (seen, String::new())
+}
+
+impl Turn<'_> {
+    /// What this turn comes upon. Everything that it depends on is in the snapshot.
+    pub(super) fn observe(&self) -> Observed {
+        if let Some(over) = self.reason_to_end() {
+            return over;
+        }
+        match self.record.step {
+            Step::Gate => self.at_gate(),
+            Step::Hold => self.at_proxies(State::Held),
+            Step::Arm | Step::Stop => self.at_old_primary(),
+            Step::Prove => self.at_proof(),
+            Step::Promote => self.at_promotion(),
+            Step::Route | Step::Release => self.at_proxies(State::Open),
+            Step::Follow => self.at_followers(),
+            Step::Finish => self.at_finish(),
+            Step::Restore => self.at_restore(),
+            // Terminal: no row is there for them.
+            Step::Done | Step::Aborted => plain(Seen::Ready),
+        }
+    }
+
+    /// Before promotion everything can be undone, and is when time is over or nobody wants it any more. After it only a deletion
+    /// shortens what is left.
+    fn reason_to_end(&self) -> Option<Observed> {
+        let step = self.record.step;
+        let migration = &self.seen.migration;
+        let deleted = migration.metadata.deletion_timestamp.is_some();
+        if matches!(step, Step::Follow | Step::Finish) {
+            return deleted.then(|| plain(Seen::Deleted));
+        }
+        if !matches!(step, Step::Gate | Step::Hold | Step::Arm | Step::Stop | Step::Prove) {
+            return None;
+        }
+        if deleted {
+            return Some(plain(Seen::Deleted));
+        }
+        let wanted = match self.record.to {
+            Side::Target => DesiredPhase::Switched,
+            Side::Source => DesiredPhase::RolledBack,
+        };
+        if migration.spec.phase != wanted {
+            return Some((Seen::CalledOff, format!("it is {} now", migration.spec.phase.as_str())));
+        }
+        let deadline = self.record.deadline?;
+        (self.seen.now > deadline).then(|| {
+            (
+                Seen::OverBudget,
+                format!(
+                    "{} since clients were held, in step {}: {}",
+                    migration.spec.switchover.budget,
+                    step.as_str(),
+                    self.waited_for()
+                ),
+            )
+        })
+    }
+
+    /// What the running step was waiting for, for the record of an abort.
+    fn waited_for(&self) -> String {
+        match self.record.step {
+            Step::Hold => match find_laggards(self.seen, self.record.generation, State::Held).first() {
+                Some(laggard) => format!("HAProxy pod {laggard}"),
+                None => "HAProxy held too late".to_owned(),
+            },
+            Step::Arm | Step::Stop => match &self.old.sight {
+                Sight::Unreachable(because) | Sight::Refused(because) => because.clone(),
+                _ => format!("{} was not stopped", self.old.name),
+            },
+            _ => format!(
+                "{} had not replayed the last record of {}",
+                self.new.name, self.old.name
+            ),
+        }
+    }
+
+    fn at_gate(&self) -> Observed {
+        let obstacles = find_obstacles(self);
+        let spec = &self.seen.migration.spec.switchover;
+        let only_transactions = obstacles
+            .iter()
+            .all(|obstacle| matches!(obstacle.check, Check::NoLongTransactions | Check::NoIdleTransactions));
+        if !obstacles.is_empty() {
+            if only_transactions && spec.long_transactions == LongTransactions::Terminate {
+                return plain(Seen::LongTransactions);
+            }
+            let texts: Vec<String> = obstacles.into_iter().map(|obstacle| obstacle.message).collect();
+            return (Seen::Obstructed, texts.join("; "));
+        }
+        let slot = self.old.name.slot();
+        let has_slot = self.new.server().is_some_and(|server| server.has_slot(slot.as_str()));
+        let Some(prepared) = self.prepared_lsn().filter(|_| has_slot) else {
+            return plain(Seen::Unprepared);
+        };
+        let replayed = self.new.server().and_then(|server| server.lsn);
+        if replayed < Some(prepared) || (spec.canary && !self.seen.canary_replayed) {
+            return (Seen::CanaryOnItsWay, format!("by {}", self.new.name));
+        }
+        plain(Seen::Ready)
+    }
+
+    /// Position right after the preparation of this attempt, while that is recent.
+    pub(super) fn prepared_lsn(&self) -> Option<Lsn> {
+        let began = self.record.started(Step::Gate).unwrap_or(self.seen.now);
+        let status = self.seen.migration.status.as_ref()?;
+        let marker = status.marker.as_ref()?;
+        let age = (self.seen.now - marker.time).total(jiff::Unit::Second).ok()?;
+        (marker.time >= began && age < PREPARED_FOR)
+            .then(|| marker.lsn.parse().ok())
+            .flatten()
+    }
+
+    fn at_proxies(&self, state: State) -> Observed {
+        let nothing = match state {
+            State::Held => !has_held_routes(self.seen),
+            State::Open => self.seen.migration.spec.traffic.is_none(),
+        };
+        if nothing {
+            return plain(Seen::NoRoutes);
+        }
+        let (primary, generation) = self.wanted_routing();
+        match plan_switch(self.seen, primary, generation, state) {
+            Err(message) => (Seen::AddressUnknown, message),
+            Ok(actions) if !actions.is_empty() => plain(Seen::ProxiesUntold),
+            Ok(_) => match find_laggards(self.seen, generation, state).into_iter().next() {
+                Some(_) if state == State::Held && self.may_arm() => plain(Seen::ProxiesAtWork),
+                Some(laggard) => (Seen::ProxiesBehind, laggard),
+                None => plain(Seen::ProxiesDone),
+            },
+        }
+    }
+
+    /// Whether the old primary serves and can be armed.
+    fn may_arm(&self) -> bool {
+        self.old
+            .server()
+            .is_some_and(|server| !server.in_recovery && !server.standby_signal)
+            && conninfo_between(self.seen, self.old, self.new).is_some()
+    }
+
+    /// Whom the routing of this step leads to, and its generation.
+    pub(super) const fn wanted_routing(&self) -> (&Member, u64) {
+        match self.record.step {
+            Step::Route => (self.new, self.record.generation + 1),
+            Step::Release => (self.old, self.record.generation + 1),
+            _ => (self.old, self.record.generation),
+        }
+    }
+
+    fn at_old_primary(&self) -> Observed {
+        let Some(conninfo) = conninfo_between(self.seen, self.old, self.new) else {
+            return (
+                Seen::AddressUnknown,
+                format!("where {} reaches {}", self.old.name, self.new.name),
+            );
+        };
+        match self.old.server() {
+            None => (Seen::OldUnseen, self.old.unseen_because()),
+            Some(server) if server.in_recovery => plain(Seen::OldStandby),
+            Some(server) if server.standby_signal && is_told_to_follow(server, &conninfo.upstream, self.old) => {
+                plain(Seen::OldArmed)
+            }
+            Some(_) => plain(Seen::OldServes),
+        }
+    }
+
+    fn at_proof(&self) -> Observed {
+        let old_serves = self.old.server().is_some_and(|server| !server.in_recovery);
+        match self.new.server() {
+            Some(server) if !server.in_recovery && old_serves => plain(Seen::TwoPrimaries),
+            _ if old_serves => plain(Seen::OldServes),
+            None => (Seen::NewUnseen, self.new.unseen_because()),
+            Some(server) if !server.in_recovery => plain(Seen::NewServes),
+            Some(server) if self.proof(server).is_some() => plain(Seen::NewProven),
+            Some(_) if self.waiting() < CATCH_UP => plain(Seen::NewCatchingUp),
+            Some(_) => plain(Seen::NewStandby),
+        }
+    }
+
+    /// Where the old primary's WAL ends, when the member that is promoted replayed exactly to there; with how that is known.
+    pub(super) fn proof(&self, server: &Server) -> Option<(Lsn, Proof)> {
+        let position = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Lsn>().ok());
+        let (armed, canary) = (position(&self.record.armed_lsn)?, position(&self.record.canary_lsn)?);
+        let same = server.system_identifier == self.record.system_identifier && server.timeline == self.record.timeline;
+        let canary_there = self.seen.canary_replayed || !self.seen.migration.spec.switchover.canary;
+        if !same || !canary_there || server.replay_paused {
+            return None;
+        }
+        let is_last = |end: &Lsn| {
+            *end > armed
+                && *end > canary
+                // Back as a standby, the old primary must not have more either.
+                && self.old.server().is_none_or(|old| old.lsn <= Some(*end))
+        };
+        if let Some(end) = server.replayed_shutdown_checkpoint().filter(is_last) {
+            return Some((end, Proof::ShutdownCheckpoint));
+        }
+        // The old primary crashed instead of stopping and came back as a standby. It streams, so it has read all that it wrote itself.
+        let old = self.old.server()?;
+        let is_back = old.in_recovery
+            && old.standby_signal
+            && old.streams_within(FRESH)
+            && old.timeline == self.record.timeline
+            && old.system_identifier == self.record.system_identifier;
+        let end = server
+            .lsn
+            .filter(|end| is_back && old.lsn == Some(*end) && is_last(end))?;
+        Some((end, Proof::SameEnd))
+    }
+
+    fn at_promotion(&self) -> Observed {
+        let old_serves = self.old.server().is_some_and(|server| !server.in_recovery);
+        match self.new.server() {
+            Some(server) if !server.in_recovery && old_serves => plain(Seen::TwoPrimaries),
+            Some(server) if !server.in_recovery => plain(Seen::NewServes),
+            _ if old_serves => (Seen::OldServes, format!("{} accepts writes", self.old.name)),
+            Some(_) => plain(Seen::NewStandby),
+            None => (Seen::NewUnseen, self.new.unseen_because()),
+        }
+    }
+
+    fn at_followers(&self) -> Observed {
+        if !plan_labels(self.seen).is_empty() {
+            return plain(Seen::LabelsDue);
+        }
+        let Some(primary) = self.new.server().filter(|server| !server.in_recovery) else {
+            return (Seen::NewUnseen, self.new.unseen_because());
+        };
+        let (Some(fork), Some(end)) = (self.seen.fork, &self.record.end_of_wal) else {
+            return plain(Seen::HistoryUnread);
+        };
+        if fork.to_string() != *end {
+            return (
+                Seen::ForkElsewhere,
+                format!(
+                    "timeline {} forks off at {fork}, {} ended at {end}",
+                    primary.timeline, self.old.name
+                ),
+            );
+        }
+        let behind: Vec<&str> = self
+            .seen
+            .members
+            .iter()
+            .filter(|member| member.name != self.new.name)
+            .filter(|member| {
+                !member.server().is_some_and(|server| {
+                    server.in_recovery && server.streams_within(FRESH) && server.timeline == primary.timeline
+                })
+            })
+            .map(|member| member.name.as_str())
+            .collect();
+        if behind.is_empty() {
+            return plain(Seen::Following);
+        }
+        let waiting = self
+            .record
+            .started(Step::Follow)
+            .and_then(|since| (self.seen.now - since).total(jiff::Unit::Second).ok())
+            .unwrap_or(0.0);
+        let seen = if waiting > FOLLOW_PATIENCE {
+            Seen::GivenUp
+        } else {
+            Seen::Behind
+        };
+        (seen, behind.join(", "))
+    }
+
+    fn at_finish(&self) -> Observed {
+        if self.new.server().is_none() {
+            return (Seen::NewUnseen, self.new.unseen_because());
+        }
+        if self.record.analyzed && self.keepers_of_old_slot().is_empty() {
+            plain(Seen::Ready)
+        } else {
+            plain(Seen::Unfinished)
+        }
+    }
+
+    /// Members that still keep WAL for the new primary, which follows nobody any more.
+    pub(super) fn keepers_of_old_slot(&self) -> Vec<&Member> {
+        let slot = self.new.name.slot();
+        let keeps = |member: &&Member| member.server().is_some_and(|server| server.has_slot(slot.as_str()));
+        self.seen.members.iter().filter(keeps).collect()
+    }
+
+    fn at_restore(&self) -> Observed {
+        let new_serves = self.new.server().is_some_and(|server| !server.in_recovery);
+        match self.old.server() {
+            Some(server) if !server.in_recovery && new_serves => plain(Seen::TwoPrimaries),
+            _ if new_serves => (Seen::NewServes, format!("{} accepts writes", self.new.name)),
+            None => (Seen::OldUnseen, self.old.unseen_because()),
+            Some(server) if server.in_recovery => plain(Seen::OldStandby),
+            Some(server)
+                if server.standby_signal || server.follows_as.as_deref() == Some(&self.old.name.application_name()) =>
+            {
+                plain(Seen::OldArmed)
+            }
+            Some(_) => plain(Seen::OldServes),
+        }
+    }
+}

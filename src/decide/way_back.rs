@@ -1,0 +1,160 @@
+//! The way back: whether it is there, and giving it up.
+
+use std::time::Duration;
+
+use super::{
+    Action, Decision, Told,
+    members::{conninfo_between, is_told_to_follow},
+    replicate::Synchronized,
+    switchover::home_phase,
+};
+use crate::{
+    api::{DesiredPhase, Phase, Reason, Step},
+    observe::{Member, Snapshot},
+};
+
+/// A link whose upstream was not heard of for longer is broken, in seconds.
+const BROKEN: f64 = 30.0;
+
+/// The member of the other side that can take over from the primary.
+///
+/// # Errors
+/// Why there is none now, with its reason.
+pub fn find_way_back(seen: &Snapshot, primary: &Member) -> Result<Synchronized, (Reason, String)> {
+    let Some(server) = primary.server() else {
+        return Err((Reason::MemberUnreachable, primary.unseen_because()));
+    };
+    if has_expired(seen) {
+        return Err((
+            Reason::Expired,
+            format!(
+                "spec.rollback.keep {} is over: the old side was let go",
+                seen.migration.spec.rollback.keep
+            ),
+        ));
+    }
+    let mut behind = Vec::new();
+    for member in seen.side(primary.side.other()) {
+        let Some(standby) = member.server() else {
+            behind.push(format!("{} was not seen", member.name));
+            continue;
+        };
+        // A standby that holds WAL past the fork would silently stay stale.
+        let diverged =
+            standby.timeline < server.timeline && seen.fork.is_some_and(|fork| standby.received > Some(fork));
+        if diverged {
+            return Err((
+                Reason::Diverged,
+                format!(
+                    "{} holds WAL that {} does not have and is not used as it is: stop it and run pg_rewind there with {} as source, or \
+                     clone it anew",
+                    member.name, primary.name, primary.name
+                ),
+            ));
+        }
+        if !(standby.in_recovery && standby.timeline == server.timeline && standby.streams_within(BROKEN)) {
+            behind.push(format!("{} does not stream", member.name));
+        }
+    }
+    if !behind.is_empty() {
+        return Err((Reason::OldSideBehind, behind.join(", ")));
+    }
+    let follower = seen.side(primary.side.other()).find(|member| {
+        let conninfo = conninfo_between(seen, member, primary);
+        member
+            .server()
+            .zip(conninfo)
+            .is_some_and(|(standby, conninfo)| is_told_to_follow(standby, &conninfo.upstream, member))
+    });
+    match follower {
+        Some(follower) => Ok(Synchronized {
+            primary: primary.name.clone(),
+            follower: follower.name.clone(),
+        }),
+        None => Err((
+            Reason::OldSideBehind,
+            format!("no member of the old side follows {} directly", primary.name),
+        )),
+    }
+}
+
+/// When the way back ends by itself; nothing while there is none to end.
+#[must_use]
+pub fn way_back_until(seen: &Snapshot) -> Option<jiff::Timestamp> {
+    let record = seen.migration.status.as_ref()?.switchover.as_ref()?;
+    if home_phase(seen) != Phase::Switched {
+        return None;
+    }
+    // An undone way back does not prolong it.
+    let switched = match record.step {
+        Step::Done => record.started(Step::Done)?,
+        _ => record.way_back_since?,
+    };
+    switched
+        .checked_add(Duration::from(seen.migration.spec.rollback.keep))
+        .ok()
+}
+
+fn has_expired(seen: &Snapshot) -> bool {
+    way_back_until(seen).is_some_and(|until| seen.now > until)
+}
+
+/// Gives the way back up, when that is asked for or its time is over; nothing when it stays.
+pub fn decide_completion(seen: &Snapshot, primary: &Member) -> Option<Decision> {
+    let completed = seen.migration.spec.phase == DesiredPhase::Completed;
+    if !completed && !has_expired(seen) {
+        return None;
+    }
+    let phase = if completed { Phase::Completed } else { home_phase(seen) };
+    let told = |message: String| {
+        let reason = if completed { Reason::Done } else { Reason::Expired };
+        Told::new(phase, reason, message)
+    };
+    let mut actions = Vec::new();
+    for member in seen.side(primary.side.other()) {
+        let Some(standby) = member.server() else { continue };
+        let conninfo = conninfo_between(seen, member, primary);
+        if conninfo.is_some_and(|conninfo| is_told_to_follow(standby, &conninfo.upstream, member)) {
+            actions.push(Action::Detach {
+                member: member.name.clone(),
+            });
+        }
+    }
+    if let Some(server) = primary.server() {
+        let theirs = seen.side(primary.side.other()).map(|member| member.name.slot());
+        actions.extend(
+            theirs
+                .filter(|slot| server.has_slot(slot.as_str()))
+                .map(|slot| Action::DropSlot {
+                    on: primary.name.clone(),
+                    slot,
+                }),
+        );
+        if completed && server.canary_schema {
+            actions.push(Action::DropCanary {
+                on: primary.name.clone(),
+            });
+        }
+    }
+    if !actions.is_empty() {
+        return Some(Decision::Act {
+            actions,
+            effect: None,
+            told: told("the way back is given up: slots and the canary's schema are removed".to_owned()),
+        });
+    }
+    let unseen: Vec<&str> = seen
+        .side(primary.side.other())
+        .filter(|member| member.server().is_none())
+        .map(|member| member.name.as_str())
+        .collect();
+    let left = if unseen.is_empty() {
+        "the old side follows it no more and stays as it is".to_owned()
+    } else {
+        format!("{} was not seen and may still try to follow it", unseen.join(", "))
+    };
+    Some(Decision::Wait {
+        told: told(format!("{} is primary; {left}", primary.name)),
+        recheck: Duration::from_secs(15),
+    })
+}

@@ -1,0 +1,23 @@
+# Runs the server of DATA. Arguments: DATA.
+# A clean shutdown that the container was not asked for is a switchover's: the server starts again, as the standby that it was armed to be.
+# A crash ends the container, which the kubelet starts again.
+data=$1
+# Left by a crash: nothing else uses the volume, and in a new container the process id in it may be anybody's.
+rm -f "$data/postmaster.pid"
+ending=
+# SIGTERM to the server would wait for every session to end.
+trap 'ending=yes; kill -INT "$server"' TERM INT
+while [ -z "$ending" ]; do
+  postgres -D "$data" -c config_file=/etc/mitosis/conf/postgresql.conf &
+  server=$!
+  wait "$server"
+  status=$?
+  # A signal ends the first wait before the server has ended.
+  while kill -0 "$server" 2>/dev/null; do
+    wait "$server"
+    status=$?
+  done
+  if [ -n "$ending" ] || [ "$status" -ne 0 ]; then
+    exit "$status"
+  fi
+done
