@@ -4,13 +4,15 @@ export POSTGRES
 CARGO ?= cargo
 STAGE = $(CARGO) run --quiet --package mitosis-stage --bin stage --
 
-.PHONY: help tools check test up env down reset demo crds fmt bench-seeding
+.PHONY: help tools check test test-faults up env down reset demo crds docs fmt bench-seeding bench-switchover
 
 help:
 	@echo "make demo    one complete migration under write load (POSTGRES=15, 17 or 18)"
+	@echo "make test-faults  the operator ends or freezes at every point of a switchover (about an hour)"
 	@echo "make up      cluster, source site, operator and load to try things by hand;  eval \"\$$(make env)\""
 	@echo "make down    removes all of it"
 	@echo "make bench-seeding   base backup of the Job against the same command by hand"
+	@echo "make bench-switchover  30 switches there and back under load: gaps of the clients, time of each step"
 	@echo "make check   format, clippy, unit tests, chart: the fast part"
 	@echo "make test    everything, end-to-end tests on the real cluster included"
 
@@ -23,6 +25,10 @@ fmt:
 crds:
 	$(CARGO) run --quiet --bin mitosis -- crd > crds/clustermigrations.pgmitosis.dev.yaml
 
+# Pages that are written from the code.
+docs:
+	MITOSIS_WRITE_DOCS=1 $(CARGO) test --quiet --lib the_page_in_docs
+
 check: tools
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --all-targets --locked -- -D warnings
@@ -31,12 +37,20 @@ check: tools
 
 test: check
 	$(CARGO) build --quiet --locked --package mitosis-stage --package mitosis-bed --bins
+	$(CARGO) build --quiet --locked --package pg-mitosis --bin mitosis --features crash-points
 	$(STAGE) down
 	$(CARGO) test --quiet --locked --package mitosis-ledger --package mitosis-bed
 	rootfs=$$($(CARGO) run --quiet --locked --package mitosis-bed --bin bed -- rootfs 15) && \
 	  MITOSIS_SITE_ROOTFS=$$rootfs $(CARGO) test --quiet --locked --package mitosis-site
 	$(CARGO) test --locked --package mitosis-stage --test e2e -- --test-threads=1
+	CELLS=few $(CARGO) test --locked --package mitosis-stage --test crash -- --nocapture
 	$(STAGE) down
+
+# The longer matrix: every point at which an operator can end, with what comes after. CELLS=TEXT chooses cells by name.
+test-faults: tools
+	$(CARGO) build --quiet --package mitosis-stage --bins
+	$(CARGO) build --quiet --package pg-mitosis --bin mitosis --features crash-points
+	$(CARGO) test --package mitosis-stage --test crash -- --nocapture
 
 up: tools
 	$(STAGE) up
@@ -53,6 +67,11 @@ reset:
 bench-seeding: tools
 	$(CARGO) build --quiet --package mitosis-stage --bins
 	$(STAGE) bench-seeding
+
+# With the operator as it is released; nothing is built while it measures.
+bench-switchover: tools
+	$(CARGO) build --quiet --package mitosis-stage --bins
+	MITOSIS_PROFILE=release $(STAGE) bench-switchover
 
 demo: tools
 	$(CARGO) build --quiet --package mitosis-stage --bins

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use crate::{Migration, Servers, Stage};
+use crate::{Load, Migration, Servers, Stage};
 
 /// Scale of pgbench's data: 10 is 1,000,000 accounts, about 150 MB.
 const SCALE: u32 = 10;
@@ -37,7 +37,7 @@ pub fn run(major: u8) -> Result<()> {
                 ])
                 .is_ok_and(|ips| !ips.is_empty()))
     })?;
-    stage.start_load(SCALE)?;
+    stage.start_load(Load::mixed(SCALE))?;
     title("The target is cloned and follows");
     watch(&stage, &migration, "Replicating", Duration::from_secs(300))?;
     let servers = stage.servers()?;

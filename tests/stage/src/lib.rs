@@ -1,16 +1,23 @@
 //! The whole scene: a real Kubernetes, a source site outside it, the operator installed by Helm from its own image, and load through
 //! HAProxy with an outside witness. Demonstration, tests and benchmarks share it.
 
-mod bench;
+mod bench_seeding;
+mod bench_switchover;
 mod demo;
+mod figures;
 mod load;
 mod migration;
+mod operator;
+mod probing;
 mod servers;
 mod stage;
 
-pub use bench::seeding as bench_seeding;
+pub use bench_seeding::seeding as bench_seeding;
+pub use bench_switchover::switchover as bench_switchover;
 pub use demo::run as demo;
-pub use load::{WRITE_ADDRESS, carry, is_running as load_is_running};
+pub use load::{Load, WRITE_ADDRESS, carry, is_running as load_is_running};
 pub use migration::{Migration, until};
+pub use operator::{Operator, Trap};
+pub use probing::Probing;
 pub use servers::{ServerState, Servers};
 pub use stage::{NAMESPACE, Stage};

@@ -22,8 +22,39 @@ use crate::{Servers, Stage, until};
 pub const WRITE_ADDRESS: &str = "10.96.100.10";
 /// Ledger clients that keep their session.
 const LONG: u32 = 6;
-/// Ledger clients that open a session for each row.
-const SHORT: u32 = 2;
+/// What writes beside the ledger's clients that keep their session.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Scale of pgbench's data: 10 is 1,000,000 accounts, about 150 MB.
+    pub scale: u32,
+    /// Transactions of pgbench a second, by 4 clients.
+    pub rate: u32,
+    /// Ledger clients that open a session for each row.
+    pub short: u32,
+}
+
+impl Load {
+    /// With clients of every kind, which together leave 2 cores little rest.
+    #[must_use]
+    pub const fn mixed(scale: u32) -> Self {
+        Self {
+            scale,
+            rate: 25,
+            short: 2,
+        }
+    }
+
+    /// That of the measurements of rivals: sessions that stay, a row each 25 ms, and 50 transactions/s.
+    #[must_use]
+    pub const fn of_the_field(scale: u32) -> Self {
+        Self {
+            scale,
+            rate: 50,
+            short: 0,
+        }
+    }
+}
+
 /// How long the first connection may take to succeed once HAProxy is there.
 const BEGIN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -34,14 +65,13 @@ impl Stage {
         self.cluster.state().path("ledger.log")
     }
 
-    /// Starts pgbench (25 transactions/s by 4 clients) and the ledger (8 clients) for the write route, with a fresh log. They begin
-    /// as soon as HAProxy is there.
+    /// Starts pgbench and the ledger for the write route, with a fresh log. They begin as soon as HAProxy is there.
     ///
     /// # Errors
     /// The tables cannot be made.
-    pub fn prepare_load(&self, scale: u32) -> Result<()> {
+    pub fn prepare_load(&self, load: Load) -> Result<()> {
         stop()?;
-        self.site.init_pgbench(scale)?;
+        self.site.init_pgbench(load.scale)?;
         // The load is no part of the migration: a log of its own run, so that the verdict speaks of this run.
         let log = self.ledger_file();
         if log.exists() {
@@ -50,6 +80,7 @@ impl Stage {
         let output = fs::File::create(self.cluster.state().path("load.log"))?;
         let process = Command::new(stage_program()?)
             .arg("load")
+            .args([format!("--rate={}", load.rate), format!("--short={}", load.short)])
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -64,13 +95,13 @@ impl Stage {
     ///
     /// # Errors
     /// The tables cannot be made or nothing is acknowledged within 60 s.
-    pub fn start_load(&self, scale: u32) -> Result<()> {
-        self.prepare_load(scale)?;
+    pub fn start_load(&self, load: Load) -> Result<()> {
+        self.prepare_load(load)?;
         let log = self.ledger_file();
         until("rows are acknowledged through HAProxy", Duration::from_secs(60), || {
             Ok(fs::read_to_string(&log).is_ok_and(|text| text.lines().count() > 20))
         })?;
-        self.say("load", "pgbench and 8 ledger clients write through HAProxy");
+        self.say("load", "pgbench and the ledger's clients write through HAProxy");
         Ok(())
     }
 
@@ -124,14 +155,14 @@ fn recorded() -> Result<Option<u32>> {
 
 /// A number that was given to another process since is none of ours, and neither is a process that ended and was not collected yet.
 fn is_load(pid: u32) -> bool {
-    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"stage\0load\0"))
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.windows(11).any(|part| part == b"stage\0load\0"))
 }
 
 /// Carries the load until SIGTERM: what the detached process does.
 ///
 /// # Errors
 /// The site is not up.
-pub fn carry() -> Result<()> {
+pub fn carry(rate: u32, short: u32) -> Result<()> {
     let state = State::open()?;
     let site = Site::open(state.root())?;
     let credentials = site.credentials()?;
@@ -148,7 +179,7 @@ pub fn carry() -> Result<()> {
             password: credentials.app.clone(),
             database: "app".to_owned(),
             sslmode: "require".to_owned(),
-            rate: 25,
+            rate,
             clients: 4,
         },
     );
@@ -162,7 +193,7 @@ pub fn carry() -> Result<()> {
         )?,
         log: state.path("ledger.log"),
         clients: LONG,
-        short: SHORT,
+        short,
         pace: Duration::from_millis(25),
     };
     let runtime = tokio::runtime::Runtime::new()?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mitosis_bed::{State, cluster};
 use mitosis_site::Site;
-use mitosis_stage::{Stage, WRITE_ADDRESS, bench_seeding, carry, demo, load_is_running};
+use mitosis_stage::{Load, Stage, WRITE_ADDRESS, bench_seeding, bench_switchover, carry, demo, load_is_running};
 
 /// Scale of pgbench's data: 10 is 1,000,000 accounts, about 150 MB.
 const SCALE: u32 = 10;
@@ -50,9 +50,25 @@ enum Command {
         #[arg(long, env = "POSTGRES", default_value_t = 15)]
         postgres: u8,
     },
+    /// Switches there and back under load and prints what clients saw and where the time went
+    BenchSwitchover {
+        /// Major version of PostgreSQL: 15, 17 or 18
+        #[arg(long, env = "POSTGRES", default_value_t = 15)]
+        postgres: u8,
+        /// How many switches, every second one back
+        #[arg(long, default_value_t = 30)]
+        rounds: usize,
+    },
     /// Carries the load until SIGTERM
     #[command(hide = true)]
-    Load,
+    Load {
+        /// Transactions of pgbench a second
+        #[arg(long)]
+        rate: u32,
+        /// Ledger clients that open a session for each row
+        #[arg(long)]
+        short: u32,
+    },
 }
 
 fn main() -> Result<()> {
@@ -62,7 +78,7 @@ fn main() -> Result<()> {
             if load_is_running()? {
                 return Ok(());
             }
-            stage.prepare_load(SCALE)?;
+            stage.prepare_load(Load::mixed(SCALE))?;
             stage.say("load", "begins as soon as a ClusterMigration has brought HAProxy: kubectl apply -f examples/clustermigration.yaml");
             Ok(())
         }
@@ -83,6 +99,7 @@ fn main() -> Result<()> {
         }
         Command::Demo { postgres } => demo(postgres),
         Command::BenchSeeding { postgres } => bench_seeding(postgres),
-        Command::Load => carry(),
+        Command::BenchSwitchover { postgres, rounds } => bench_switchover(postgres, rounds),
+        Command::Load { rate, short } => carry(rate, short),
     }
 }

@@ -97,6 +97,18 @@ impl<'a> Migration<'a> {
             .kubectl(&["patch", "clustermigration", &self.name, "--type=merge", "-p", patch])
     }
 
+    /// Waits for what `kubectl wait --for` understands, by one watch.
+    ///
+    /// # Errors
+    /// It is not in time.
+    pub fn watch(&self, condition: &str, limit: Duration) -> Result<()> {
+        let timeout = format!("--timeout={}s", limit.as_secs());
+        let resource = format!("clustermigration/{}", self.name);
+        self.stage
+            .kubectl(&["wait", &resource, &format!("--for={condition}"), &timeout])
+            .map(drop)
+    }
+
     /// Waits until `Ready` is true for the present generation in this phase.
     ///
     /// # Errors

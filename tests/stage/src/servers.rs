@@ -76,7 +76,31 @@ impl Servers {
     /// # Errors
     /// Nothing answers there, or it refuses.
     pub fn sql_at(&self, host: &str, port: u16, database: &str, sql: &str) -> Result<String> {
-        let output = Command::new("psql")
+        let output = self
+            .psql_at(host, port, database)
+            .args(["-c", sql])
+            .output()
+            .context("psql is not installed: run `make tools`")?;
+        ensure!(
+            output.status.success(),
+            "{host}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// A session of psql on a server as superuser, to be given its input.
+    ///
+    /// # Errors
+    /// There is no such server.
+    pub fn psql(&self, server: &str) -> Result<Command> {
+        let host = self.hosts.get(server).with_context(|| format!("no server {server}"))?;
+        Ok(self.psql_at(host, 5432, "postgres"))
+    }
+
+    fn psql_at(&self, host: &str, port: u16, database: &str) -> Command {
+        let mut command = Command::new("psql");
+        command
             .args([
                 "-XAtqw",
                 "-h",
@@ -87,20 +111,11 @@ impl Servers {
                 "mitosis",
                 "-d",
                 database,
-                "-c",
-                sql,
             ])
             .env("PGPASSWORD", &self.superuser)
             .env("PGCONNECT_TIMEOUT", "5")
-            .env("PGSSLMODE", "require")
-            .output()
-            .context("psql is not installed: run `make tools`")?;
-        ensure!(
-            output.status.success(),
-            "{host}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+            .env("PGSSLMODE", "require");
+        command
     }
 
     /// What a server says of itself.

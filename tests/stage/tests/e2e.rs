@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use mitosis_stage::{Migration, NAMESPACE, Servers, Stage, until};
+use mitosis_stage::{Load, Migration, NAMESPACE, Servers, Stage, until};
 use serde_json::{Value, json};
 
 const SEEDED: Duration = Duration::from_secs(240);
@@ -89,7 +89,7 @@ fn replicate<'a>(stage: &'a Stage, manifest: &str) -> Result<Migration<'a>> {
         ])?;
         Ok(ready == "2")
     })?;
-    stage.start_load(SCALE)?;
+    stage.start_load(Load::mixed(SCALE))?;
     migration.wait_ready("Replicating", SEEDED)?;
     Ok(migration)
 }
@@ -227,6 +227,171 @@ fn a_cluster_moves_under_load_without_losing_or_doubling_a_row_and_stays_when_th
     let pgbench = "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history) \
         AND (SELECT sum(bbalance) FROM pgbench_branches) = (SELECT sum(delta) FROM pgbench_history)";
     ensure!(servers.sql("shop-1", "app", pgbench)? == "t", "pgbench's sums differ");
+    Ok(())
+}
+
+#[test]
+fn a_switch_is_taken_back_without_a_clone_and_done_again_until_it_is_completed() -> Result<()> {
+    let stage = stage();
+    let migration = replicate(&stage, &stage.example()?)?;
+    let servers = stage.servers()?;
+    let identifier = servers.sql("a1", "postgres", "SELECT system_identifier FROM pg_control_system()")?;
+    let mut timeline = 1;
+    for (phase, primary) in [("Switched", "shop-1"), ("RolledBack", "a1"), ("Switched", "shop-1")] {
+        migration.patch(&format!(r#"{{"spec":{{"phase":"{phase}"}}}}"#))?;
+        migration.wait_ready(phase, SWITCHED)?;
+        timeline += 1;
+        assert_led_by(&servers, primary, timeline)?;
+        let certificate = migration.get()?["status"]["switchover"]["certificate"].clone();
+        ensure!(
+            certificate["endOfWal"] == certificate["fork"]
+                && certificate["canary"] == true
+                && certificate["newPrimary"] == primary,
+            "{phase}: {certificate}"
+        );
+        let ready = if phase == "Switched" {
+            "RollbackAvailable"
+        } else {
+            "CutoverReady"
+        };
+        until("the other side can take over", SWITCHED, || {
+            Ok(migration.condition(ready)?.0 == "True")
+        })?;
+    }
+    let same = servers.sql(
+        "shop-1",
+        "postgres",
+        "SELECT system_identifier FROM pg_control_system()",
+    )?;
+    ensure!(same == identifier, "the cluster is another one");
+    for (name, former) in [("a1", "mitosis_shop_1"), ("a2", "mitosis_shop_1")] {
+        let slots = servers.state(name)?.slots;
+        ensure!(!slots.contains(&former.to_owned()), "{name} keeps {slots:?}");
+    }
+    let names: Vec<&str> = servers.names().collect();
+    let report = stage.judge(&servers, &names)?;
+    println!("{report}");
+    ensure!(report.good, "the ledger's verdict: {report}");
+
+    let refused = migration.patch(r#"{"spec":{"phase":"Replicating"}}"#);
+    ensure!(
+        refused.is_err_and(|error| error.to_string().contains("RolledBack leads back to the source")),
+        "back to Replicating was not refused"
+    );
+    migration.patch(r#"{"spec":{"phase":"Completed"}}"#)?;
+    migration.wait_ready("Completed", SWITCHED)?;
+    ensure!(!servers.state("shop-1")?.in_recovery, "shop-1 stays primary");
+    ensure!(
+        servers.state("shop-1")?.slots == ["mitosis_shop_2", "mitosis_shop_3"],
+        "a slot is left"
+    );
+    ensure!(
+        servers.state("a1")?.in_recovery && !servers.state("a1")?.streams,
+        "a1 was let go and writes nothing"
+    );
+    let schema = "SELECT count(*) FROM pg_namespace WHERE nspname = 'mitosis'";
+    ensure!(
+        servers.sql("shop-1", "postgres", schema)? == "0",
+        "the canary's schema is left"
+    );
+    Ok(())
+}
+
+/// One server is primary, all the others stream on its timeline.
+fn assert_led_by(servers: &Servers, primary: &str, timeline: u32) -> Result<()> {
+    for name in SOURCE.into_iter().chain(TARGET) {
+        let state = servers.state(name)?;
+        ensure!(
+            state.in_recovery == (name != primary) && state.timeline == timeline && state.streams == (name != primary),
+            "{name}: {state:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn an_attempt_that_nobody_completes_is_undone_within_its_budget_and_a_person_who_stops_the_server_completes_the_next()
+-> Result<()> {
+    let stage = stage();
+    let manual = json!({"source": {"stop": {"method": "Manual"}}, "switchover": {"budget": "3s"}});
+    let migration = replicate(&stage, &example(&stage, &manual)?)?;
+    let servers = stage.servers()?;
+    migration.patch(r#"{"spec":{"phase":"Switched"}}"#)?;
+    let sentence = migration.wait_refusal(&["attempt 1 was undone", "the budget is over"], SWITCHED)?;
+    println!("{sentence}");
+    assert_led_by(&servers, "a1", 1)?;
+    let armed = "SELECT (pg_stat_file('standby.signal', true)).size IS NOT NULL";
+    ensure!(servers.sql("a1", "postgres", armed)? == "f", "a1 is left armed");
+    ensure!(
+        through_haproxy(&stage, &servers)?.starts_with("false 10.20.0.11"),
+        "clients are back on the source"
+    );
+
+    migration.patch(r#"{"spec":{"switchover":{"attempt":2,"budget":"60s"}}}"#)?;
+    until("a person is asked to stop a1", SWITCHED, || {
+        Ok(servers.sql("a1", "postgres", armed).is_ok_and(|armed| armed == "t"))
+    })?;
+    let a1 = stage.site.member(mitosis_site::Member::A1);
+    a1.stop(mitosis_site::StopMode::Fast)?;
+    a1.start()?;
+    migration.wait_ready("Switched", SWITCHED)?;
+    assert_switched(&servers, 2)?;
+    let names: Vec<&str> = servers.names().collect();
+    let report = stage.judge(&servers, &names)?;
+    ensure!(report.good, "the ledger's verdict: {report}");
+    Ok(())
+}
+
+/// A template that restarts the server it is told, by SQL as a stand-in for ssh or a cloud.
+const RESTART: &str =
+    r#"psql -c "COPY (SELECT '') TO PROGRAM 'setsid -f pg_ctl -D $PGDATA_THERE -m fast -W restart >/dev/null 2>&1'""#;
+
+#[test]
+fn a_job_from_the_users_template_stops_the_old_primary_after_it_was_rehearsed_on_a_standby() -> Result<()> {
+    let stage = stage();
+    stage.install(&["sourceStop.jobs=true"])?;
+    let servers = stage.servers()?;
+    let directory = servers.sql("a1", "postgres", "SHOW data_directory")?;
+    let programs = servers.sql("a1", "postgres", "SELECT setting FROM pg_config WHERE name = 'BINDIR'")?;
+    let secret = |key: &str| json!({"valueFrom": {"secretKeyRef": {"name": "shop-source", "key": key}}});
+    let mut environment = vec![
+        json!({"name": "PGSSLMODE", "value": "require"}),
+        json!({"name": "PGDATABASE", "value": "postgres"}),
+        json!({"name": "PGDATA_THERE", "value": directory}),
+    ];
+    for (name, key) in [("PGUSER", "username"), ("PGPASSWORD", "password")] {
+        let mut variable = secret(key);
+        variable["name"] = json!(name);
+        environment.push(variable);
+    }
+    let script = format!(
+        "export PGHOST=$MITOSIS_HOST PGPORT=$MITOSIS_PORT\n{}",
+        RESTART.replace("pg_ctl", &format!("{programs}/pg_ctl"))
+    );
+    let cron_job = json!({
+        "apiVersion": "batch/v1", "kind": "CronJob",
+        "metadata": {"name": "restart-server", "namespace": NAMESPACE},
+        "spec": {"schedule": "0 0 1 1 *", "suspend": true, "jobTemplate": {"spec": {"backoffLimit": 0, "template": {"spec": {
+            "restartPolicy": "Never",
+            "securityContext": {"runAsUser": 999, "runAsNonRoot": true},
+            "containers": [{"name": "restart", "image": format!("postgres:{}", stage.major), "command": ["sh", "-c", script], "env": environment}],
+        }}}}},
+    });
+    stage.cluster.apply(&cron_job.to_string())?;
+    let by_job = json!({"source": {"stop": {"method": "Job", "cronJobName": "restart-server", "rehearseOn": "a3"}}});
+    let migration = replicate(&stage, &example(&stage, &by_job)?)?;
+    until("the rehearsal passed", SWITCHED, || {
+        Ok(migration.status("/rehearsal/outcome")? == "Passed")
+    })?;
+    migration.patch(r#"{"spec":{"phase":"Switched"}}"#)?;
+    migration.wait_ready("Switched", SWITCHED)?;
+    assert_switched(&stage.servers()?, 2)?;
+    let servers = stage.servers()?;
+    let names: Vec<&str> = servers.names().collect();
+    let report = stage.judge(&servers, &names)?;
+    stage.kubectl(&["delete", "cronjob", "restart-server"])?;
+    stage.install(&[])?;
+    ensure!(report.good, "the ledger's verdict: {report}");
     Ok(())
 }
 

@@ -84,11 +84,18 @@ fn compile(progress: &Progress) -> Result<PathBuf> {
             Duration::from_mins(30),
         )
     };
-    run(cargo().args(["build", "-p", "pg-mitosis", "--bin", "mitosis"]))
+    let release = env::var("MITOSIS_PROFILE").is_ok_and(|profile| profile == "release");
+    // The tests end the operator where they like; a release cannot be told to.
+    let (profile, folder) = if release {
+        ("--release", "release/mitosis")
+    } else {
+        ("--features=crash-points", "debug/mitosis")
+    };
+    run(cargo().args(["build", "-p", "pg-mitosis", "--bin", "mitosis", profile]))
         .context("cannot build the operator: run it inside the checkout, and see that `cargo build` works")?;
     let metadata = run(cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
     let metadata: Metadata = serde_json::from_str(&metadata)?;
-    Ok(metadata.target_directory.join("debug/mitosis"))
+    Ok(metadata.target_directory.join(folder))
 }
 
 /// Code name of the host's Debian release, whose C library the program is linked to.

@@ -1,16 +1,12 @@
 //! Measurements on the stage. Each ends with one JSON object on a line, which is also kept under target/bench/.
 
-use std::{
-    fs,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::{Migration, Stage, until};
+use crate::{Migration, Stage, figures::record, until};
 
 /// Scale of pgbench's data: 50 is 5,000,000 accounts, about 750 MB.
 const SCALE: u32 = 50;
@@ -83,13 +79,4 @@ fn hand_seconds(stage: &Stage) -> Result<f64> {
         "the clone by hand took {seconds} s, too short to compare: raise the scale"
     );
     Ok(seconds)
-}
-
-fn record(result: &serde_json::Value) -> Result<()> {
-    println!("{result}");
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench"));
-    fs::create_dir_all(&folder)?;
-    let name = format!("{}.json", result["bench"].as_str().unwrap_or("bench"));
-    fs::write(folder.join(name), format!("{result}\n"))?;
-    Ok(())
 }
