@@ -9,7 +9,7 @@ use super::{Error, Server, Session, quote_literal, quote_shell};
 /// How long a session may outlive the order to restart its server.
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 /// The same after an answer that may be a refusal.
-const REFUSAL: Duration = Duration::from_millis(500);
+const REFUSAL: Duration = Duration::from_secs(2);
 
 /// Restarts the server that the session is connected to, cleanly (fast mode), and returns when the session ended.
 ///
@@ -48,7 +48,11 @@ async fn run_and_wait_for_the_end(session: &Session, command: &str) -> Result<()
         .await;
     match told {
         Ok(()) => wait_for_the_end(session, SHUTDOWN_DEADLINE).await,
-        // The shutdown may end this very statement before it has answered: whether it was heard shows in the end of the session.
+        // The shutdown may end this very statement before it has answered, by admin_shutdown or by what becomes of the program.
+        Err(Error::Statement { because, .. }) if because.contains("57P01") => {
+            wait_for_the_end(session, SHUTDOWN_DEADLINE).await
+        }
+        // Whether it was heard shows in the end of the session.
         Err(refused) => wait_for_the_end(session, REFUSAL).await.map_err(|_| refused),
     }
 }
