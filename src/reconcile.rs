@@ -13,7 +13,7 @@ use crate::{
     decide::{Advance, Decided, Decision, Effect, decide},
     lease::Lease,
     observe::{Focus, Remembered, Sessions, Snapshot, observe},
-    report::{Events, Metrics, build_status, describe_change, write_status},
+    report::{Events, Metrics, build_status, describe_change, needs_person, write_status},
 };
 
 /// How soon a turn that failed is tried again while a switchover runs.
@@ -294,7 +294,11 @@ async fn report(
     effects: &Effects,
     published: &mut ClusterMigrationStatus,
 ) -> Result<(ClusterMigration, Option<Instant>), Error> {
-    if Focus::of(current) != Focus::Everything && !matches!(decided.decision, Decision::Halt { .. }) {
+    let asks_a_person = match &decided.decision {
+        Decision::Wait { told, .. } | Decision::Halt { told } => needs_person(told.reason),
+        Decision::Act { .. } | Decision::Advance(_) => false,
+    };
+    if Focus::of(current) != Focus::Everything && !asks_a_person {
         return Ok((current.clone(), None));
     }
     let status = build_status(snapshot, decided, effects);

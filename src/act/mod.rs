@@ -122,10 +122,7 @@ impl Actor<'_> {
             if self.read.elapsed() > CURRENT {
                 kubernetes::ensure_current(self.client, self.migration()).await?;
             }
-            // Last: what was asked before may have been answered to a process that was frozen meanwhile.
-            if !self.lease.is_held() {
-                return Err(Error::Outdated("the Lease is not held any more".to_owned()));
-            }
+            self.ensure_lease()?;
         }
         match action {
             Action::Apply(object) => kubernetes::apply(self.client, self.migration(), object).await,
@@ -171,13 +168,22 @@ impl Actor<'_> {
             Action::Detach { member } => self.detach(member).await,
             Action::DropCanary { on } => self.drop_canary(on).await,
             Action::Checkpoint { member } => self.checkpoint(member).await,
-            Action::Promote { member, proven } => self.promote(member, *proven).await,
+            Action::Promote { member, end, proof } => self.promote(member, *end, *proof).await,
+            Action::Reinstate { member, timeline } => self.reinstate(member, *timeline).await,
             Action::Analyze { member } => {
                 self.analyze(member).await?;
                 effects.analyzed = true;
                 Ok(())
             }
         }
+    }
+
+    /// Last before what does harm when it comes late: what was asked before may have been answered to a process that was frozen meanwhile.
+    fn ensure_lease(&self) -> Result<(), Error> {
+        if self.lease.is_held() {
+            return Ok(());
+        }
+        Err(Error::Outdated("the Lease is not held any more".to_owned()))
     }
 
     const fn migration(&self) -> &ClusterMigration {

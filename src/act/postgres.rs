@@ -83,15 +83,15 @@ impl Actor<'_> {
 
     pub(super) async fn arm(&self, member: &MemberName, upstream: &Conninfo, slot: &SlotName) -> Result<(), Error> {
         let upstream = self.complete(upstream)?;
-        postgres::arm(&*self.session(member).await?, &upstream, slot)
-            .await
-            .map_err(on(member))
+        let session = self.session(member).await?;
+        self.ensure_lease()?;
+        postgres::arm(&session, &upstream, slot).await.map_err(on(member))
     }
 
     pub(super) async fn disarm(&self, member: &MemberName) -> Result<(), Error> {
-        postgres::disarm(&*self.session(member).await?)
-            .await
-            .map_err(on(member))
+        let session = self.session(member).await?;
+        self.ensure_lease()?;
+        postgres::disarm(&session).await.map_err(on(member))
     }
 
     pub(super) async fn detach(&self, member: &MemberName) -> Result<(), Error> {
@@ -121,6 +121,7 @@ impl Actor<'_> {
         if server.in_recovery || !server.standby_signal {
             return Err(Error::Outdated(format!("{member} is not an armed primary")));
         }
+        self.ensure_lease()?;
         self.restart(member, &session, &server, by).await
     }
 
@@ -165,23 +166,39 @@ impl Actor<'_> {
     }
 
     /// Promotes after one more look: what was proven must still be so.
-    pub(super) async fn promote(&self, member: &MemberName, proven: Option<(Lsn, Proof)>) -> Result<(), Error> {
+    pub(super) async fn promote(&self, member: &MemberName, end: Lsn, proof: Proof) -> Result<(), Error> {
         let session = self.session(member).await?;
         let server = postgres::fetch_server_switching(&session).await.map_err(on(member))?;
         if !server.in_recovery {
             return Ok(());
         }
-        if let Some((end, proof)) = proven {
-            let still = match proof {
-                Proof::ShutdownCheckpoint => server.replayed_shutdown_checkpoint(),
-                Proof::SameEnd => server.lsn,
-            };
-            if still != Some(end) {
-                return Err(Error::Outdated(format!(
-                    "{member} replayed something after {end}: it is not promoted"
-                )));
-            }
+        let still = match proof {
+            Proof::ShutdownCheckpoint => server.replayed_shutdown_checkpoint(),
+            Proof::SameEnd => server.lsn,
+        };
+        if still != Some(end) {
+            return Err(Error::Outdated(format!(
+                "{member} replayed something after {end}: it is not promoted"
+            )));
         }
+        self.ensure_lease()?;
+        postgres::promote(&session).await.map_err(on(member))
+    }
+
+    /// Makes the old primary primary again, unless somebody else has gone on since.
+    pub(super) async fn reinstate(&self, member: &MemberName, timeline: u32) -> Result<(), Error> {
+        let session = self.session(member).await?;
+        let server = postgres::fetch_server_switching(&session).await.map_err(on(member))?;
+        if !server.in_recovery {
+            return Ok(());
+        }
+        if server.timeline != timeline || server.replay_paused {
+            return Err(Error::Outdated(format!(
+                "{member} is on timeline {}, not {timeline}, or does not replay: it is not made primary again",
+                server.timeline
+            )));
+        }
+        self.ensure_lease()?;
         postgres::promote(&session).await.map_err(on(member))
     }
 

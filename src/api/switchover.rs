@@ -304,6 +304,9 @@ pub struct SwitchoverStatus {
     /// How that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
+    /// What halted it. Kept: a server that was once seen as a second primary must be seen as none before another one is promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<String>,
     /// Whether the new primary's statistics were renewed.
     #[serde(default)]
     pub analyzed: bool,

@@ -68,8 +68,8 @@ pub struct PostgresqlOptions {
     #[serde(default)]
     #[x_kube(validation = Rule::new("self.all(name, name.matches('^[a-z_][a-z0-9_.]*$'))")
         .message("a parameter's name has only lower-case letters, digits, '_' and '.', such as work_mem"))]
-    #[x_kube(validation = Rule::new("!self.exists(name, name in ['data_directory', 'hba_file', 'config_file', 'listen_addresses', 'port', 'primary_conninfo', 'primary_slot_name', 'hot_standby', 'recovery_target_timeline', 'ssl', 'ssl_cert_file', 'ssl_key_file', 'ssl_ca_file', 'cluster_name', 'unix_socket_directories', 'synchronous_standby_names'])")
-        .message("this parameter belongs to the operator: remove data_directory, hba_file, config_file, listen_addresses, port, primary_conninfo, primary_slot_name, hot_standby, recovery_target_timeline, ssl*, cluster_name, unix_socket_directories and synchronous_standby_names"))]
+    #[x_kube(validation = Rule::new("!self.exists(name, name in ['data_directory', 'hba_file', 'config_file', 'listen_addresses', 'port', 'primary_conninfo', 'primary_slot_name', 'hot_standby', 'recovery_target_timeline', 'recovery_target', 'recovery_target_lsn', 'recovery_target_name', 'recovery_target_time', 'recovery_target_xid', 'recovery_target_inclusive', 'recovery_target_action', 'ssl', 'ssl_cert_file', 'ssl_key_file', 'ssl_ca_file', 'cluster_name', 'unix_socket_directories', 'synchronous_standby_names'])")
+        .message("this parameter belongs to the operator: remove data_directory, hba_file, config_file, listen_addresses, port, primary_conninfo, primary_slot_name, hot_standby, recovery_target*, ssl*, cluster_name, unix_socket_directories and synchronous_standby_names"))]
     #[schemars(extend("maxProperties" = 200))]
     pub parameters: BTreeMap<String, String>,
     /// Lines of `pg_hba.conf` that come before the operator's own. Default: none, so that every client logs in with SCRAM.

@@ -178,12 +178,21 @@ pub enum Action {
         /// The member.
         member: MemberName,
     },
-    /// Promote a standby.
+    /// Promote the new primary.
     Promote {
         /// The standby.
         member: MemberName,
-        /// For a new primary: it must still have replayed exactly to here, and how that was proven.
-        proven: Option<(Lsn, Proof)>,
+        /// It must still have replayed exactly to here.
+        end: Lsn,
+        /// How that was proven.
+        proof: Proof,
+    },
+    /// Make the old primary primary again.
+    Reinstate {
+        /// The old primary.
+        member: MemberName,
+        /// It must still be on the timeline on which it was primary: each reinstatement and each promotion begins another.
+        timeline: u32,
     },
     /// Renew statistics.
     Analyze {
@@ -202,7 +211,7 @@ impl Action {
     pub const fn is_dangerous_late(&self) -> bool {
         matches!(
             self,
-            Self::Arm { .. } | Self::Disarm { .. } | Self::Stop { .. } | Self::Promote { .. }
+            Self::Arm { .. } | Self::Disarm { .. } | Self::Stop { .. } | Self::Promote { .. } | Self::Reinstate { .. }
         )
     }
 }

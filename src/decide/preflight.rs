@@ -205,6 +205,17 @@ fn find_in_server(member: &Member, server: &Server, cluster: Option<&str>) -> Ve
             "move their tables into pg_default and drop them: this version clones one volume only".to_owned(),
         );
     }
+    if let Some(parameters) = &server.recovery_target {
+        blocked(
+            "recovery-target",
+            format!(
+                "{name} has {parameters} set, left from a restore: as a standby it would stop there, or promote itself"
+            ),
+            format!(
+                "run `ALTER SYSTEM RESET` for {parameters}, or remove them from postgresql.conf, and restart {name}"
+            ),
+        );
+    }
     if !server.in_recovery && server.standby_signal {
         blocked(
             "standby-signal",

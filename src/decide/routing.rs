@@ -93,13 +93,17 @@ pub fn plan_steady(seen: &Snapshot, primary: &Member, agent_image: &str) -> Resu
     };
     let current = seen.traffic.routing.as_ref();
     let generation = current.map_or(1, |routing| routing.generation);
+    // What an agent has seen it never goes back from.
+    let reports = seen.traffic.pods.iter().filter_map(|pod| pod.report.as_ref());
+    let highest = reports.map(|report| report.wanted).max().unwrap_or(0).max(generation);
     let same = plan_configuration(seen, primary, generation, State::Open)?;
-    let routing =
-        if current.is_none_or(|routing| routing.configuration == same.render() && routing.state == State::Open) {
-            same
-        } else {
-            plan_configuration(seen, primary, generation + 1, State::Open)?
-        };
+    let routing = if highest == generation
+        && current.is_none_or(|routing| routing.configuration == same.render() && routing.state == State::Open)
+    {
+        same
+    } else {
+        plan_configuration(seen, primary, highest + 1, State::Open)?
+    };
     let mut wanted = vec![build_routing(&seen.migration, &routing)];
     wanted.extend(build_haproxy(&seen.migration, traffic, agent_image));
     Ok(plan_apply(seen, wanted))

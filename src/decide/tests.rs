@@ -306,7 +306,9 @@ fn a_fork_that_is_not_where_the_old_primary_ended_raises_an_alarm() {
 fn an_undone_attempt_makes_the_old_primary_writable_then_releases_clients_then_is_recorded() {
     let mut world = World::switching(Step::Restore);
     world.change("a1", |a1| a1.in_recovery = true);
-    assert!(matches!(actions(&world).as_slice(), [Action::Promote { member, .. }] if member.as_str() == "a1"));
+    assert!(
+        matches!(actions(&world).as_slice(), [Action::Reinstate { member, timeline: 1 }] if member.as_str() == "a1")
+    );
     world.change("a1", |a1| {
         a1.in_recovery = false;
         a1.standby_signal = true;

@@ -103,7 +103,7 @@ impl World {
                 .insert(name.to_owned(), Some("standby".to_owned()));
         }
         let now = world.seen.now;
-        let record = SwitchoverStatus {
+        let mut record = SwitchoverStatus {
             id: "u-1".to_owned(),
             attempt: 1,
             step,
@@ -120,6 +120,7 @@ impl World {
             armed_lsn: Some("0/50000C0".to_owned()),
             end_of_wal: None,
             proof: None,
+            alarm: None,
             analyzed: false,
             abort_reason: None,
             steps: Vec::new(),
@@ -129,6 +130,10 @@ impl World {
         status.phase = Phase::Switching;
         status.system_identifier = Some("7".to_owned());
         status.clone_source = Some("a2".to_owned());
+        if step.is_past_no_return() {
+            record.end_of_wal = Some("0/5000178".to_owned());
+            record.proof = Some(crate::api::Proof::ShutdownCheckpoint);
+        }
         status.switchover = Some(record);
         match step {
             Step::Gate | Step::Hold | Step::Arm | Step::Restore | Step::Release | Step::Aborted => {}

@@ -102,6 +102,9 @@ pub struct Server {
     /// A manager of high availability that watches the server.
     #[serde(default)]
     pub manager: Option<Manager>,
+    /// Parameters that would end recovery at a point, left from a restore: they do nothing on a primary and everything on a standby.
+    #[serde(default)]
+    pub recovery_target: Option<String>,
     /// When the server was started, in microseconds since 1970 by its own clock.
     #[serde(default)]
     pub started: i64,

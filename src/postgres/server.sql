@@ -40,6 +40,8 @@ SELECT json_build_object(
         OR EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'repmgrd') THEN 'repmgr'
       WHEN current_setting('shared_preload_libraries') ~ '\mpgautofailover\M'
         OR EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'pg\_auto\_failover%') THEN 'pg_auto_failover' END,
+  'recovery_target', (SELECT string_agg(name, ', ') FROM pg_settings WHERE setting <> ''
+      AND name IN ('recovery_target', 'recovery_target_lsn', 'recovery_target_name', 'recovery_target_time', 'recovery_target_xid')),
   'started', (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
   'supervisor', CASE WHEN u.rolsuper THEN substring(
       pg_read_file('/proc/' || split_part(pg_read_file('postmaster.pid'), E'\n', 1) || '/cgroup', 0, 4096, true) FROM '([^/\n]+\.service)') END,

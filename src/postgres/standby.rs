@@ -20,10 +20,11 @@ pub async fn follow(session: &Session, conninfo: &Conninfo, slot: &SlotName) -> 
 pub async fn arm(session: &Session, conninfo: &Conninfo, slot: &SlotName) -> Result<(), Error> {
     let what = "arming the old primary";
     point(session, what, Some((conninfo, slot))).await?;
+    // The server runs the program in its data directory. On disk before anything is stopped: after a loss of power it still counts.
     session
         .batch(
             what,
-            "DO $$ BEGIN EXECUTE format('COPY (SELECT '''') TO %L', current_setting('data_directory') || '/standby.signal'); END $$",
+            "COPY (SELECT '') TO PROGRAM ': > standby.signal && sync standby.signal .'",
         )
         .await
 }

@@ -123,7 +123,7 @@ fn judge(
 }
 
 /// Reasons for which waiting does not help.
-const fn needs_person(reason: Reason) -> bool {
+pub(crate) const fn needs_person(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::InvalidSpec

@@ -5,6 +5,7 @@ mod events;
 mod metrics;
 mod status;
 
+pub(crate) use conditions::needs_person;
 pub use events::{Events, describe_change};
 pub use metrics::Metrics;
 pub use status::build_status;

@@ -81,6 +81,12 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
     if let Some(marker) = &effects.marker {
         next.marker = Some(marker.clone());
     }
+    if let (Decision::Halt { told }, Some(record)) = (&decided.decision, next.switchover.as_mut())
+        && !record.step.is_terminal()
+        && record.alarm.is_none()
+    {
+        record.alarm = Some(told.message.clone());
+    }
     if let Some(record) = next.switchover.as_mut().filter(|_| effects.analyzed) {
         record.analyzed = true;
     }

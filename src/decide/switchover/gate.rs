@@ -27,6 +27,7 @@ pub(super) enum Check {
     NoLongTransactions,
     NoIdleTransactions,
     NoForeignManager,
+    NoRecoveryTarget,
     LinksFresh,
     ReplayRuns,
     Parity,
@@ -57,6 +58,7 @@ pub(super) fn find_obstacles(turn: &Turn<'_>) -> Vec<Obstacle> {
         .iter()
         .filter_map(|member| find_in_identity(turn, member))
         .collect();
+    obstacles.extend(turn.seen.members.iter().filter_map(find_recovery_target));
     let (Some(primary), Some(standby)) = (turn.old.server(), turn.new.server()) else {
         return obstacles;
     };
@@ -71,6 +73,18 @@ pub(super) fn find_obstacles(turn: &Turn<'_>) -> Vec<Obstacle> {
         obstacles.push(obstacle(Check::ProxiesReady, format!("HAProxy pod {laggard}")));
     }
     obstacles
+}
+
+/// Parameters of a former restore, which count again as soon as a server is a standby.
+fn find_recovery_target(member: &Member) -> Option<Obstacle> {
+    let parameters = member.server()?.recovery_target.as_ref()?;
+    Some(obstacle(
+        Check::NoRecoveryTarget,
+        format!(
+            "{} has {parameters} set, left from a restore: as a standby it would stop there, or promote itself; reset and restart it",
+            member.name
+        ),
+    ))
 }
 
 /// Whether a member is there and of this cluster and timeline.
@@ -274,7 +288,7 @@ mod tests {
     #[test]
     fn each_check_alone_keeps_the_gate_closed() {
         type Break = fn(&mut World);
-        let breaks: [(Check, Break); 16] = [
+        let breaks: [(Check, Break); 17] = [
             (Check::MemberSeen, |world| world.lose("a3")),
             (Check::SameCluster, |world| {
                 world.change("a3", |a3| a3.system_identifier = "8".to_owned());
@@ -295,6 +309,9 @@ mod tests {
             }),
             (Check::NoForeignManager, |world| {
                 world.change("a2", |a2| a2.manager = Some(Manager::Patroni));
+            }),
+            (Check::NoRecoveryTarget, |world| {
+                world.change("a1", |a1| a1.recovery_target = Some("recovery_target_time".to_owned()));
             }),
             (Check::LinksFresh, |world| {
                 world.change("a2", |a2| a2.receiver_silence = Some(10.0));

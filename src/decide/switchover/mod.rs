@@ -70,6 +70,7 @@ pub fn begin(seen: &Snapshot, pair: &Synchronized) -> Decision {
         armed_lsn: None,
         end_of_wal: None,
         proof: None,
+        alarm: None,
         analyzed: false,
         abort_reason: None,
         steps: Vec::new(),
@@ -224,23 +225,29 @@ impl Turn<'_> {
                 .collect(),
             Effect::Stop => match self.stop_by() {
                 Some(by) => vec![Action::Stop { member: old(), by }],
-                None => return self.wait(format!("{message}: {}", self.ask_to_stop())),
+                None => {
+                    return Decision::Wait {
+                        told: self.told(Reason::NeedsAttention, self.ask_to_stop()),
+                        recheck: SOON,
+                    };
+                }
             },
             Effect::ShowReplayed => vec![Action::Checkpoint { member: new() }],
-            Effect::Promote => vec![Action::Promote {
-                member: new(),
-                proven: self
-                    .record
-                    .end_of_wal
-                    .as_deref()
-                    .and_then(|text| text.parse().ok())
-                    .zip(self.record.proof),
-            }],
+            Effect::Promote => {
+                let end = self.record.end_of_wal.as_deref().and_then(|text| text.parse().ok());
+                // Without a proof on record there is nothing to do, and a person looks.
+                let promote = end.zip(self.record.proof).map(|(end, proof)| Action::Promote {
+                    member: new(),
+                    end,
+                    proof,
+                });
+                promote.into_iter().collect()
+            }
             Effect::Label => plan_labels(self.seen),
             Effect::Finish => self.finish(),
-            Effect::Reinstate => vec![Action::Promote {
+            Effect::Reinstate => vec![Action::Reinstate {
                 member: old(),
-                proven: None,
+                timeline: self.record.timeline,
             }],
             Effect::Disarm => vec![Action::Disarm { member: old() }],
         };

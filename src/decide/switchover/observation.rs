@@ -73,6 +73,10 @@ impl Turn<'_> {
         if migration.spec.phase != wanted {
             return Some((Seen::CalledOff, format!("it is {} now", migration.spec.phase.as_str())));
         }
+        // What is proven is not undone for being late.
+        if step == Step::Prove && self.new.server().is_some_and(|server| self.proof(server).is_some()) {
+            return None;
+        }
         let deadline = self.record.deadline?;
         (self.seen.now > deadline).then(|| {
             (
@@ -199,6 +203,8 @@ impl Turn<'_> {
         let old_serves = self.old.server().is_some_and(|server| !server.in_recovery);
         match self.new.server() {
             Some(server) if !server.in_recovery && old_serves => plain(Seen::TwoPrimaries),
+            // It was out of sight when it was taken for stopped.
+            _ if old_serves && self.is_armed() => plain(Seen::OldArmed),
             _ if old_serves => plain(Seen::OldServes),
             None => (Seen::NewUnseen, self.new.unseen_because()),
             Some(server) if !server.in_recovery => plain(Seen::NewServes),
@@ -245,6 +251,10 @@ impl Turn<'_> {
             Some(server) if !server.in_recovery && old_serves => plain(Seen::TwoPrimaries),
             Some(server) if !server.in_recovery => plain(Seen::NewServes),
             _ if old_serves => (Seen::OldServes, format!("{} accepts writes", self.old.name)),
+            // Once seen as primary, it must be seen as none before anybody else becomes one.
+            Some(_) if self.record.alarm.is_some() && self.old.server().is_none() => {
+                (Seen::OldUnseen, self.old.unseen_because())
+            }
             Some(_) => plain(Seen::NewStandby),
             None => (Seen::NewUnseen, self.new.unseen_because()),
         }
@@ -308,6 +318,25 @@ impl Turn<'_> {
         }
     }
 
+    /// A member of this cluster other than the old primary that accepts writes.
+    fn other_primary(&self) -> Option<&Member> {
+        let serves = |member: &&Member| {
+            member
+                .server()
+                .is_some_and(|server| !server.in_recovery && server.system_identifier == self.record.system_identifier)
+        };
+        let mut others = self.seen.members.iter().filter(|member| member.name != self.old.name);
+        others.find(serves)
+    }
+
+    /// Whether the old primary would come back as a standby of the other side.
+    fn is_armed(&self) -> bool {
+        let conninfo = conninfo_between(self.seen, self.old, self.new);
+        self.old.server().zip(conninfo).is_some_and(|(server, conninfo)| {
+            server.standby_signal && is_told_to_follow(server, &conninfo.upstream, self.old)
+        })
+    }
+
     /// Members that still keep WAL for the new primary, which follows nobody any more.
     pub(super) fn keepers_of_old_slot(&self) -> Vec<&Member> {
         let slot = self.new.name.slot();
@@ -316,10 +345,15 @@ impl Turn<'_> {
     }
 
     fn at_restore(&self) -> Observed {
-        let new_serves = self.new.server().is_some_and(|server| !server.in_recovery);
+        let other = self.other_primary();
         match self.old.server() {
-            Some(server) if !server.in_recovery && new_serves => plain(Seen::TwoPrimaries),
-            _ if new_serves => (Seen::NewServes, format!("{} accepts writes", self.new.name)),
+            Some(server) if !server.in_recovery && other.is_some() => plain(Seen::TwoPrimaries),
+            _ if let Some(other) = other => (Seen::NewServes, format!("{} accepts writes", other.name)),
+            // Once seen as primary, it must be seen as none before anybody else becomes one.
+            _ if self.record.alarm.is_some() && self.new.server().is_none() => {
+                (Seen::NewUnseen, self.new.unseen_because())
+            }
+            Some(server) if server.in_recovery && server.replay_paused => plain(Seen::OldPaused),
             None => (Seen::OldUnseen, self.old.unseen_because()),
             Some(server) if server.in_recovery => plain(Seen::OldStandby),
             Some(server)

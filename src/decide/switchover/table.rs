@@ -44,6 +44,8 @@ pub enum Observation {
     OldArmed,
     /// The old primary is in recovery.
     OldStandby,
+    /// The old primary is in recovery and does not replay: promoted, it would lack what it has not replayed.
+    OldPaused,
     /// The old primary and the new one both accept writes.
     TwoPrimaries,
     /// The member that is promoted was not seen.
@@ -254,6 +256,12 @@ pub const TABLE: &[Row] = &[
     ),
     enter(
         Step::Prove,
+        Seen::OldArmed,
+        Step::Stop,
+        "the old primary still serves, armed: it is stopped again",
+    ),
+    enter(
+        Step::Prove,
         Seen::OldServes,
         Step::Restore,
         "the old primary serves as primary again",
@@ -290,6 +298,11 @@ pub const TABLE: &[Row] = &[
         Step::Promote,
         Seen::OldServes,
         "somebody else made the old primary writable after it was proven stopped: nothing is promoted; compare both sides",
+    ),
+    wait(
+        Step::Promote,
+        Seen::OldUnseen,
+        "the old primary was seen as primary after it was proven stopped, and is out of sight now: it must be seen as a standby first",
     ),
     act(
         Step::Promote,
@@ -404,6 +417,16 @@ pub const TABLE: &[Row] = &[
         Step::Restore,
         Seen::NewServes,
         "somebody else promoted the other side: the old primary stays as it is; compare both before one is made primary",
+    ),
+    wait(
+        Step::Restore,
+        Seen::NewUnseen,
+        "the other side was seen as primary, and is out of sight now: it must be seen as a standby first",
+    ),
+    wait(
+        Step::Restore,
+        Seen::OldPaused,
+        "replay is paused on the old primary: run `SELECT pg_wal_replay_resume()` there, and look for recovery_target parameters",
     ),
     wait(
         Step::Restore,
