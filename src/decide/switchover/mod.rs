@@ -228,7 +228,8 @@ impl Turn<'_> {
                 None => {
                     return Decision::Wait {
                         told: self.told(Reason::NeedsAttention, self.ask_to_stop()),
-                        recheck: SOON,
+                        // A person takes seconds, and the server still has work.
+                        recheck: LATER,
                     };
                 }
             },

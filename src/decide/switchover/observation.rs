@@ -20,6 +20,8 @@ use crate::{
 const PREPARED_FOR: f64 = 5.0;
 /// Seconds in which the last record of the old primary usually arrives; a checkpoint, which would show it as well, only delays it.
 const CATCH_UP: f64 = 0.3;
+/// Seconds after which statistics and slots keep nobody from the way back any more.
+const FINISH_PATIENCE: f64 = 600.0;
 /// Seconds for which the switchover waits for the old side to follow, after clients were released.
 const FOLLOW_PATIENCE: f64 = 60.0;
 
@@ -313,6 +315,8 @@ impl Turn<'_> {
         }
         if self.record.analyzed && self.keepers_of_old_slot().is_empty() {
             plain(Seen::Ready)
+        } else if self.waiting() > FINISH_PATIENCE {
+            (Seen::GivenUp, format!("run ANALYZE on {}", self.new.name))
         } else {
             plain(Seen::Unfinished)
         }

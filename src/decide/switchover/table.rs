@@ -66,7 +66,7 @@ pub enum Observation {
     ForkElsewhere,
     /// Not every member streams on the new timeline.
     Behind,
-    /// Not every member streams on the new timeline, and that was waited for long enough.
+    /// What is left to be done does not come to its end, and was waited for long enough.
     GivenUp,
     /// Every member streams on the new timeline.
     Following,
@@ -401,6 +401,12 @@ pub const TABLE: &[Row] = &[
         Seen::Unfinished,
         Effect::Finish,
         "statistics are renewed and the old slot is dropped",
+    ),
+    enter(
+        Step::Finish,
+        Seen::GivenUp,
+        Step::Done,
+        "statistics were not renewed in time, or a slot could not be dropped yet; the switch is done",
     ),
     enter(
         Step::Finish,

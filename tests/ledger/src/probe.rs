@@ -49,7 +49,7 @@ pub struct Probe {
 pub struct Verdict {
     /// Servers in the order in which they accepted writes, as often as that changed.
     pub reigns: Vec<String>,
-    /// Two servers that accepted writes at overlapping times, or one after another had.
+    /// Two servers that accepted writes by turns within moments.
     pub overlaps: Vec<String>,
     /// Acknowledged writes that a server of the end does not have.
     pub lost: usize,
@@ -58,10 +58,10 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether there was never more than one writable server, and nothing was lost.
+    /// Whether something was written, never by two servers by turns, and nothing was lost.
     #[must_use]
     pub const fn is_good(&self) -> bool {
-        self.overlaps.is_empty() && self.lost == 0
+        self.writes > 0 && self.overlaps.is_empty() && self.lost == 0
     }
 }
 
@@ -172,8 +172,9 @@ impl Probe {
     }
 }
 
-/// Servers in the order of their reigns, and where two reigns overlap. A reign lasts from the first to the last acknowledged write in
-/// a row of one server; a write of another one must not have been asked for before its end and acknowledged within it.
+/// Servers in the order of their reigns, and where two servers wrote by turns. A reign lasts from the first to the last acknowledged write
+/// in a row of one server. A second primary shows twice: here, as a reign that interrupts another one for moments, and in the rows that
+/// the servers of the end do not have.
 fn find_overlaps(writes: &[Write], names: &[String]) -> (Vec<String>, Vec<String>) {
     let mut reigns: Vec<(usize, i64, i64)> = Vec::new();
     for write in writes {

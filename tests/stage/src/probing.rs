@@ -1,6 +1,6 @@
 //! Writes tried on every server all the time, past HAProxy, in the background of a test.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use mitosis_ledger::{Probe, Verdict};
@@ -43,11 +43,11 @@ impl Probing {
     ///
     /// # Errors
     /// A server does not answer.
-    pub fn end(self) -> Result<Verdict> {
+    pub fn end(self, servers: &Servers) -> Result<Verdict> {
         self.stop.send_replace(true);
         self.runtime.block_on(self.worker).context("the probes failed")?;
         // What was acknowledged last may still be on its way to the standbys.
-        thread::sleep(Duration::from_secs(1));
+        servers.wait_until_level()?;
         self.runtime.block_on(self.probe.judge())
     }
 }

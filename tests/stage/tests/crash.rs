@@ -389,6 +389,7 @@ fn whatever_ends_the_operator_the_switch_ends_well_or_is_undone() -> Result<()> 
             .collect(),
         Err(_) => matrix(),
     };
+    ensure!(!cells.is_empty(), "CELLS names no cell");
     let probing = Probing::start(&ground.servers)?;
     let mut failures = Vec::new();
     for (index, cell) in cells.iter().enumerate() {
@@ -411,7 +412,7 @@ fn whatever_ends_the_operator_the_switch_ends_well_or_is_undone() -> Result<()> 
             break;
         }
     }
-    let verdict = probing.end()?;
+    let verdict = probing.end(&ground.servers)?;
     println!("{verdict}");
     let names: Vec<&str> = ground.servers.names().collect();
     let report = stage.judge(&ground.servers, &names)?;

@@ -255,6 +255,7 @@ fn whatever_breaks_the_switch_ends_well_or_is_undone_once_it_is_mended() -> Resu
             }
         }
     }
+    ensure!(!cells.is_empty(), "CELLS names no cell");
     let probing = Probing::start(&ground.servers)?;
     let mut failure = None;
     for (index, (name, fault, point)) in cells.iter().enumerate() {
@@ -276,7 +277,7 @@ fn whatever_breaks_the_switch_ends_well_or_is_undone_once_it_is_mended() -> Resu
             break;
         }
     }
-    let verdict = probing.end()?;
+    let verdict = probing.end(&ground.servers)?;
     println!("{verdict}");
     let names: Vec<&str> = ground.servers.names().collect();
     let report = stage.judge(&ground.servers, &names)?;
