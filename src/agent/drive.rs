@@ -34,6 +34,7 @@ pub async fn drive(haproxy: Haproxy, wishes: impl Stream<Item = Result<Wish, Str
         took: None,
         complaint: None,
         refusal: None,
+        is_told_in_full: false,
     };
     loop {
         select! {
@@ -66,6 +67,8 @@ struct Driver {
     complaint: Option<String>,
     /// When HAProxy refused the wish, and what it said.
     refusal: Option<(Instant, String)>,
+    /// Whether the report holds everything since the last change.
+    is_told_in_full: bool,
 }
 
 impl Driver {
@@ -96,7 +99,7 @@ impl Driver {
     }
 
     fn pause(&self) -> Duration {
-        if self.report.borrow().state == ReportState::Running {
+        if self.report.borrow().state == ReportState::Running && self.is_told_in_full {
             VERIFY
         } else {
             VERIFY_CLOSELY
@@ -118,7 +121,12 @@ impl Driver {
             },
         };
         match state {
-            ReportState::Running | ReportState::Held if self.took.is_none() => self.took = Some(self.seen.elapsed()),
+            ReportState::Running | ReportState::Held if self.took.is_none() => {
+                self.took = Some(self.seen.elapsed());
+                if self.announce(state) {
+                    return;
+                }
+            }
             // Only HAProxy's own refusal stays; anything else may be better at the next look, and clients wait.
             ReportState::Failed if refused => {
                 self.refusal = error.clone().map(|words| (Instant::now(), words));
@@ -128,11 +136,29 @@ impl Driver {
         self.publish(state, error).await;
     }
 
-    /// What matters first: a switchover waits for it. The rest follows.
-    async fn publish(&self, state: ReportState, error: Option<String>) {
+    /// Reports that what is wanted was reached, and nothing else: a switchover waits for it, and clients need the processor. The rest follows
+    /// in the next look. After a start of its own the agent does not know yet what HAProxy runs, and says nothing before it does.
+    fn announce(&mut self, state: ReportState) -> bool {
+        let report = self.compose(state, None);
+        if report.generation.is_none() {
+            return false;
+        }
+        info!(
+            generation = report.generation,
+            wanted = report.wanted,
+            took_milliseconds = report.took_milliseconds,
+            ?state,
+            "reached"
+        );
+        self.report.send_replace(report);
+        self.is_told_in_full = false;
+        true
+    }
+
+    fn compose(&self, state: ReportState, error: Option<String>) -> Report {
         let former = self.report.borrow().clone();
         let wanted = self.wish.as_ref().map_or(0, |wish| wish.desired.generation);
-        let mut report = Report {
+        Report {
             state,
             wanted,
             generation: match state {
@@ -142,12 +168,15 @@ impl Driver {
             },
             took_milliseconds: self.took.and_then(|took| took.as_millis().try_into().ok()),
             error: error.or_else(|| self.complaint.clone()),
-            ..former.clone()
-        };
-        // After a start of its own the agent does not know yet what HAProxy runs, and says nothing before it does.
-        if report.generation.is_some() {
-            self.report.send_replace(report.clone());
+            ..former
         }
+    }
+
+    /// Reports everything.
+    async fn publish(&mut self, state: ReportState, error: Option<String>) {
+        let former = self.report.borrow().clone();
+        let mut report = self.compose(state, error);
+        self.is_told_in_full = true;
         let (admin, master) = (&self.haproxy.admin, &self.haproxy.master);
         let (running, servers, processes) = tokio::join!(admin.running(), admin.servers(), master.processes());
         let running = running.ok();
