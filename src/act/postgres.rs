@@ -43,7 +43,7 @@ impl Actor<'_> {
         postgres::write_marker(&session, "marker").await.map_err(on(member))
     }
 
-    /// Both checkpoints before the canary: the shutdown then has little to write, and the canary's position is the newest.
+    /// Both checkpoints and the warm-up before the canary: the shutdown then has little to write, and the canary's position is the newest.
     pub(super) async fn prepare(
         &self,
         primary: &MemberName,
@@ -56,6 +56,11 @@ impl Actor<'_> {
         postgres::checkpoint(&*self.session(standby).await?)
             .await
             .map_err(on(standby))?;
+        let (place, login) = self.place(standby)?;
+        if let Err(because) = postgres::warm_up(login, &place.address, &*self.session(standby).await?).await {
+            // It only costs the first clients some time.
+            tracing::warn!(member = %standby, %because, "not every database could be entered before the switch");
+        }
         if let Some(token) = canary {
             postgres::write_canary(&session, token).await.map_err(on(primary))?;
         }

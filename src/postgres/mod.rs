@@ -18,7 +18,7 @@ pub use connection::{Error, Login, Session};
 pub use conninfo::Conninfo;
 pub use lsn::Lsn;
 pub use name::{MemberName, SlotName, quote_configuration, quote_literal, quote_shell};
-pub use promotion::{analyze_all, checkpoint, fetch_fork, promote};
+pub use promotion::{analyze_all, checkpoint, fetch_fork, promote, warm_up};
 pub use server::{Backup, Manager, PARITY, Server, Slot, Standby, fetch_server, fetch_server_switching};
 pub use slot::{drop_slot, ensure_slot};
 pub use standby::{arm, detach, disarm, follow};
