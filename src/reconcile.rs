@@ -194,9 +194,9 @@ async fn turn(
             Turned {
                 next,
                 pause,
-                // While the agents come to hold, there is something else to do first.
+                // While the agents come to hold, the next step is recorded; only then are they waited for.
                 seen: Seen::Before(match effect {
-                    Some(Effect::Hold) => kept.at_a_step(),
+                    Some(Effect::Arm | Effect::Hold) => kept.before_waiting(),
                     _ => kept.after_an_action(),
                 }),
                 confirmed,
@@ -257,7 +257,12 @@ async fn record(
     if advance.to.is_covered() {
         // The record of the step before covers this one: an operator that starts anew comes here again by what it sees.
         next.status = Some(status);
-        return Ok((next, Seen::Now(snapshot, kept.at_a_step()), None));
+        let kept = kept.before_waiting();
+        let seen = match Focus::of(&next) {
+            Focus::Everything => Seen::Before(kept),
+            _ => Seen::Now(snapshot, kept),
+        };
+        return Ok((next, seen, None));
     }
     let what = format!("record-{}", advance.to.as_str());
     crash::reach(Moment::Before, &what);
@@ -265,17 +270,19 @@ async fn record(
     let asked = Instant::now();
     let written = write_status(&context.client, current, status);
     let looks_ahead = is_switching(&next) && Focus::of(&next) != Focus::Everything;
+    let kept = match advance.to {
+        // They were told to hold in the step before.
+        Step::Hold => kept.after_an_action(),
+        _ => kept.before_waiting(),
+    };
     let (written, looked) = if looks_ahead {
-        futures::future::join(written, look(context, &next, Some(kept.at_a_step()))).await
+        futures::future::join(written, look(context, &next, Some(kept))).await
     } else {
         (written.await, Ok((snapshot, kept)))
     };
     let next = written?;
     crash::reach(Moment::After, &what);
-    if advance.to != Step::Follow {
-        // Then clients come back: it is told with the next step.
-        tell(context, &next, published);
-    }
+    tell(context, &next, published);
     let seen = match looked {
         Ok((snapshot, kept)) if looks_ahead => Seen::Now(snapshot, kept),
         Ok((_, kept)) => Seen::Before(kept),

@@ -159,10 +159,11 @@ impl RollbackSslMode {
 pub enum Step {
     /// Everything is checked and prepared; clients notice nothing.
     Gate,
-    /// HAProxy holds new connections and ends the old sessions. The budget runs.
-    Hold,
-    /// The old primary is told to come back as a standby of the other side, whatever restarts it.
+    /// The old primary is told to come back as a standby of the other side, whatever restarts it; then HAProxy is told to hold. The budget
+    /// runs.
     Arm,
+    /// HAProxy holds new connections and ends the old sessions.
+    Hold,
     /// The old primary is stopped cleanly.
     Stop,
     /// The new primary-to-be shows that it replayed the old primary's last record.
@@ -189,8 +190,8 @@ impl Step {
     /// Every step.
     pub const ALL: [Self; 13] = [
         Self::Gate,
-        Self::Hold,
         Self::Arm,
+        Self::Hold,
         Self::Stop,
         Self::Prove,
         Self::Promote,
@@ -210,11 +211,11 @@ impl Step {
     }
 
     /// Whether the record of the step before covers this one, so that it is not written by itself: what it does is undone by the same
-    /// abort (`Arm` as `Hold`), or is nothing but the next look (`Prove` after `Stop`, `Route` after `Promote`). Its time is recorded with
-    /// the next step.
+    /// abort (`Stop` as `Hold`), is nothing but the next look (`Prove` after `Stop`), or is all that can follow (`Route` and `Follow` after
+    /// `Promote`). Its time is recorded with the next step.
     #[must_use]
     pub const fn is_covered(self) -> bool {
-        matches!(self, Self::Arm | Self::Prove | Self::Route)
+        matches!(self, Self::Stop | Self::Prove | Self::Route | Self::Follow)
     }
 
     /// Whether the leader may already be primary, so that there is only forward.
@@ -231,8 +232,8 @@ impl Step {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Gate => "Gate",
-            Self::Hold => "Hold",
             Self::Arm => "Arm",
+            Self::Hold => "Hold",
             Self::Stop => "Stop",
             Self::Prove => "Prove",
             Self::Promote => "Promote",

@@ -157,28 +157,30 @@ fn whether_there_are_two_primaries_is_not_guessed_while_a_source_member_is_out_o
 }
 
 #[test]
-fn hold_waits_for_every_pod_and_then_arms() {
+fn hold_waits_for_every_pod_and_then_stops() {
     let mut world = World::switching(Step::Hold);
     assert!(matches!(actions(&world).as_slice(), [Action::Apply(object)] if object.name == "shop-routing"));
     world.route(false, 4, State::Held);
-    assert_eq!(world.advances_to(), Some(Step::Arm));
+    assert_eq!(world.advances_to(), Some(Step::Stop));
     world.seen.traffic.pods[1].report = None;
-    assert!(
-        matches!(actions(&world).as_slice(), [Action::Arm { .. }]),
-        "it is armed meanwhile"
-    );
-    world.arm();
     assert!(waits(&world).contains("does not hold"));
 }
 
 #[test]
-fn arm_is_done_until_it_is_seen() {
+fn arm_is_done_until_it_is_seen_and_only_then_are_clients_held() {
     let mut world = World::switching(Step::Arm);
     assert!(
         matches!(actions(&world).as_slice(), [Action::Arm { member, slot, .. }] if member.as_str() == "a1" && slot.as_str() == "mitosis_a1")
     );
     world.arm();
-    assert_eq!(world.advances_to(), Some(Step::Stop));
+    assert!(matches!(actions(&world).as_slice(), [Action::Apply(object)] if object.name == "shop-routing"));
+    world.route(false, 4, State::Held);
+    world.seen.traffic.pods[1].report = None;
+    assert_eq!(
+        world.advances_to(),
+        Some(Step::Hold),
+        "it is recorded while HAProxy comes to hold"
+    );
 }
 
 #[test]
@@ -237,7 +239,7 @@ fn over_budget_every_step_before_promotion_is_undone_and_none_after_it() {
         let mut world = World::switching(step);
         world.pass(31);
         let undone = world.advances_to() == Some(Step::Restore);
-        let before = matches!(step, Step::Hold | Step::Arm | Step::Stop | Step::Prove);
+        let before = matches!(step, Step::Arm | Step::Hold | Step::Stop | Step::Prove);
         assert_eq!(undone, before, "{step:?}");
     }
 }

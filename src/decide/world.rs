@@ -136,8 +136,8 @@ impl World {
         }
         status.switchover = Some(record);
         match step {
-            Step::Gate | Step::Hold | Step::Arm | Step::Restore | Step::Release | Step::Aborted => {}
-            Step::Stop => world.arm(),
+            Step::Gate | Step::Arm | Step::Restore | Step::Release | Step::Aborted => {}
+            Step::Hold | Step::Stop => world.arm(),
             Step::Prove | Step::Promote | Step::Route | Step::Follow | Step::Finish | Step::Done => {
                 world.set("a1", server(true));
             }

@@ -7,13 +7,18 @@ use crate::api::{ClusterMigration, Step};
 pub enum Focus {
     /// Everything.
     Everything,
-    /// The HAProxy pods and the routing, until the agents have reached this generation, and beside them the old primary.
-    Proxies {
+    /// The old primary and the routing: nobody waits for HAProxy yet.
+    Routing,
+    /// The HAProxy pods and the routing, until the agents hold this generation, and beside them the old primary.
+    Held {
         /// Generation that is waited for.
         generation: u64,
     },
-    /// The old primary.
-    OldPrimary,
+    /// The agents, until they run this generation; then the HAProxy pods and the routing.
+    Released {
+        /// Generation that is waited for.
+        generation: u64,
+    },
     /// The member that is promoted, and the old primary for as long as that does not delay.
     BothPrimaries,
 }
@@ -24,11 +29,11 @@ impl Focus {
     pub fn of(migration: &ClusterMigration) -> Self {
         let record = migration.status.as_ref().and_then(|status| status.switchover.as_ref());
         match record.map(|record| (record.step, record.generation)) {
-            Some((Step::Hold, generation)) => Self::Proxies { generation },
-            Some((Step::Route, generation)) => Self::Proxies {
+            Some((Step::Arm, _)) => Self::Routing,
+            Some((Step::Hold, generation)) => Self::Held { generation },
+            Some((Step::Route, generation)) => Self::Released {
                 generation: generation + 1,
             },
-            Some((Step::Arm, _)) => Self::OldPrimary,
             Some((Step::Stop | Step::Prove | Step::Promote, _)) => Self::BothPrimaries,
             Some((
                 Step::Gate | Step::Follow | Step::Finish | Step::Done | Step::Restore | Step::Release | Step::Aborted,
@@ -43,7 +48,8 @@ impl Focus {
     pub const fn includes(self, is_old_primary: bool, is_new_primary: bool) -> bool {
         match self {
             Self::Everything => true,
-            Self::Proxies { .. } | Self::OldPrimary => is_old_primary,
+            Self::Routing | Self::Held { .. } => is_old_primary,
+            Self::Released { .. } => false,
             Self::BothPrimaries => is_new_primary || is_old_primary,
         }
     }
@@ -52,14 +58,14 @@ impl Focus {
     #[must_use]
     pub const fn generation(self) -> Option<u64> {
         match self {
-            Self::Proxies { generation } => Some(generation),
+            Self::Held { generation } | Self::Released { generation } => Some(generation),
             _ => None,
         }
     }
 
-    /// Whether the routing and the HAProxy pods are looked at.
+    /// Whether the HAProxy pods are looked at.
     #[must_use]
     pub const fn includes_proxies(self) -> bool {
-        matches!(self, Self::Everything | Self::Proxies { .. })
+        matches!(self, Self::Everything | Self::Held { .. } | Self::Released { .. })
     }
 }

@@ -105,6 +105,17 @@ pub async fn fetch_objects(client: &Client, migration: &ClusterMigration) -> Res
     })
 }
 
+/// Reads the routing only.
+///
+/// # Errors
+/// The API server does not answer in time or refuses.
+pub async fn fetch_routing(client: &Client, migration: &ClusterMigration) -> Result<Option<Desired>, Error> {
+    let namespace = migration.metadata.namespace.as_deref().unwrap_or_default();
+    let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let found = within(configs.get_opt(&routing_name(migration))).await?;
+    Ok(found.as_ref().and_then(read_routing))
+}
+
 /// Reads the routing and the HAProxy pods only, for the time in which clients are held.
 ///
 /// # Errors
@@ -114,18 +125,13 @@ pub async fn fetch_traffic(
     migration: &ClusterMigration,
 ) -> Result<(Option<Desired>, Vec<ProxyPodPlace>), Error> {
     let namespace = migration.metadata.namespace.as_deref().unwrap_or_default();
-    let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let of_haproxy = ListParams::default().labels(&format!(
         "{LABEL_MIGRATION}={},{LABEL_COMPONENT}=haproxy",
         migration.metadata.name.as_deref().unwrap_or_default()
     ));
-    let name = routing_name(migration);
-    let (config, pods) = tokio::try_join!(within(configs.get_opt(&name)), within(pods.list(&of_haproxy)))?;
-    Ok((
-        config.as_ref().and_then(read_routing),
-        pods.items.iter().filter_map(proxy_place).collect(),
-    ))
+    let (routing, pods) = tokio::try_join!(fetch_routing(client, migration), within(pods.list(&of_haproxy)))?;
+    Ok((routing, pods.items.iter().filter_map(proxy_place).collect()))
 }
 
 struct Lister<'a> {

@@ -19,9 +19,10 @@ use crate::{
 
 /// How long a look at one server may take.
 const LOOK: Duration = Duration::from_secs(4);
-/// How long a look at the old primary may take while the other side is what matters, and once that has been so for a while.
-const GLANCES: [Duration; 2] = [Duration::from_millis(15), Duration::from_millis(500)];
-/// How long the other side is what matters most, in milliseconds since the old primary was told to stop.
+/// How long a look at the old primary may take while the other side is what matters.
+const GLANCE: Duration = Duration::from_millis(500);
+/// How long nothing but the other side matters, in milliseconds since the old primary was told to stop. It was seen to serve no more; while
+/// it starts as a standby, each attempt to log in would take time from it.
 const HURRY: i64 = 200;
 
 /// Names of the target's members, the leader first.
@@ -126,13 +127,9 @@ pub async fn look_at(
         let hurry = stopped.is_some_and(|stopped| now.as_millisecond() - stopped.as_millisecond() < HURRY);
         let is_aside =
             is_old_primary && record.is_some_and(|record| matches!(record.step, Step::Prove | Step::Promote));
-        let patience = match (is_aside, hurry) {
-            (false, _) => LOOK,
-            (true, true) => GLANCES[0],
-            (true, false) => GLANCES[1],
-        };
+        let patience = if is_aside { GLANCE } else { LOOK };
         async move {
-            if !exists || !focus.includes(is_old_primary, is_new_primary) {
+            if !exists || !focus.includes(is_old_primary, is_new_primary) || (is_aside && hurry) {
                 return Sight::NotLooked;
             }
             if let Ok(sight) = timeout(patience, look(login, &member.address, sessions, focus)).await {

@@ -70,9 +70,9 @@ impl Remembered {
         Self { told: true, ..self }
     }
 
-    /// At the beginning of a step: the agents know nothing of it yet.
+    /// Where there is something else to do before the agents are waited for.
     #[must_use]
-    pub fn at_a_step(self) -> Self {
+    pub fn before_waiting(self) -> Self {
         Self { told: false, ..self }
     }
 }
@@ -111,6 +111,7 @@ pub async fn observe(
     let traffic = async {
         match routing {
             Some(routing) => Ok((routing, kept.places.clone())),
+            None if focus == Focus::Routing => Ok((kubernetes::fetch_routing(client, migration).await?, Vec::new())),
             None if focus.includes_proxies() => kubernetes::fetch_traffic(client, migration).await,
             None => Ok((None, Vec::new())),
         }
@@ -123,6 +124,16 @@ pub async fn observe(
             BTreeMap::new()
         }
     };
+    let proxies = async {
+        match focus {
+            // Clients come back now: what is left to be read does not compete with them.
+            Focus::Released { .. } if awaited.is_some() => {
+                let reports = reporting.await;
+                (traffic.await, reports)
+            }
+            _ => futures::future::join(traffic, reporting).await,
+        }
+    };
     let servers = async {
         let Ok(credentials) = &kept.credentials else {
             return (false, None);
@@ -132,7 +143,7 @@ pub async fn observe(
         let ((), canary) = futures::future::join(looking, canary).await;
         (canary, look_for_fork(migration, &members, credentials, sessions).await)
     };
-    let (traffic, mut reports, (canary_replayed, fork)) = futures::future::join3(traffic, reporting, servers).await;
+    let ((traffic, mut reports), (canary_replayed, fork)) = Box::pin(futures::future::join(proxies, servers)).await;
     let (routing, places) = traffic?;
     let pods = places
         .iter()

@@ -1,4 +1,4 @@
-//! The switchover: gate, hold, arm, stop, prove, promote, route, follow; before promotion every failure leads to restore and release.
+//! The switchover: gate, arm, hold, stop, prove, promote, route, follow; before promotion every failure leads to restore and release.
 //!
 //! It is the same in both directions. What a turn comes upon is named by `observation`, the [`table`] says what is done about it, and
 //! this file turns that into a decision.
@@ -163,7 +163,7 @@ impl Turn<'_> {
             (_, Step::Restore | Step::Aborted) if record.abort_reason.is_none() => {
                 record.abort_reason = Some(because.clone());
             }
-            (Step::Gate, Step::Hold) => {
+            (Step::Gate, Step::Arm) => {
                 record.canary_lsn = self.prepared_lsn().map(|lsn| lsn.to_string());
                 let generation = self.seen.traffic.routing.as_ref().map(|routing| routing.generation);
                 record.generation = generation.unwrap_or(0) + 1;
@@ -172,7 +172,7 @@ impl Turn<'_> {
             }
             // No restart from here on brings a primary back, so the shutdown checkpoint that counts lies behind this position, which
             // was read in the same statement. Before it, a restart may have left another one.
-            (Step::Arm, Step::Stop) => {
+            (Step::Arm, Step::Hold) => {
                 let lsn = self.old.server().and_then(|server| server.lsn);
                 record.armed_lsn = lsn.map(|lsn| lsn.to_string());
             }

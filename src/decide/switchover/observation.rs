@@ -41,7 +41,8 @@ impl Turn<'_> {
         match self.record.step {
             Step::Gate => self.at_gate(),
             Step::Hold => self.at_proxies(State::Held),
-            Step::Arm | Step::Stop => self.at_old_primary(),
+            Step::Arm => self.at_arm(),
+            Step::Stop => self.at_old_primary(),
             Step::Prove => self.at_proof(),
             Step::Promote => self.at_promotion(),
             Step::Route | Step::Release => self.at_proxies(State::Open),
@@ -62,7 +63,7 @@ impl Turn<'_> {
         if matches!(step, Step::Follow | Step::Finish) {
             return deleted.then(|| plain(Seen::Deleted));
         }
-        if !matches!(step, Step::Gate | Step::Hold | Step::Arm | Step::Stop | Step::Prove) {
+        if !matches!(step, Step::Gate | Step::Arm | Step::Hold | Step::Stop | Step::Prove) {
             return None;
         }
         if deleted {
@@ -84,7 +85,7 @@ impl Turn<'_> {
             (
                 Seen::OverBudget,
                 format!(
-                    "{} since clients were held, in step {}: {}",
+                    "{} since clients were to be held, in step {}: {}",
                     migration.spec.switchover.budget,
                     step.as_str(),
                     self.waited_for()
@@ -160,19 +161,10 @@ impl Turn<'_> {
             Err(message) => (Seen::AddressUnknown, message),
             Ok(actions) if !actions.is_empty() => plain(Seen::ProxiesUntold),
             Ok(_) => match find_laggards(self.seen, generation, state).into_iter().next() {
-                Some(_) if state == State::Held && self.may_arm() => plain(Seen::ProxiesAtWork),
                 Some(laggard) => (Seen::ProxiesBehind, laggard),
                 None => plain(Seen::ProxiesDone),
             },
         }
-    }
-
-    /// Whether the old primary serves and can be armed.
-    fn may_arm(&self) -> bool {
-        self.old
-            .server()
-            .is_some_and(|server| !server.in_recovery && !server.standby_signal)
-            && conninfo_between(self.seen, self.old, self.new).is_some()
     }
 
     /// Whom the routing of this step leads to, and its generation.
@@ -181,6 +173,17 @@ impl Turn<'_> {
             Step::Route => (self.new, self.record.generation + 1),
             Step::Release => (self.old, self.record.generation + 1),
             _ => (self.old, self.record.generation),
+        }
+    }
+
+    /// Clients are not held before the old primary is armed: what that takes, they do not wait for.
+    fn at_arm(&self) -> Observed {
+        match self.at_old_primary() {
+            (Seen::OldArmed, detail) => match self.at_proxies(State::Held) {
+                told @ (Seen::ProxiesUntold | Seen::AddressUnknown, _) => told,
+                _ => (Seen::OldArmed, detail),
+            },
+            other => other,
         }
     }
 

@@ -30,8 +30,6 @@ pub enum Observation {
     NoRoutes,
     /// The routing does not say what the step wants.
     ProxiesUntold,
-    /// The routing says it, the agents are at work, and the old primary is not armed yet.
-    ProxiesAtWork,
     /// The routing says it, and not every HAProxy pod does it yet.
     ProxiesBehind,
     /// Every HAProxy pod does what the routing says.
@@ -40,7 +38,7 @@ pub enum Observation {
     OldUnseen,
     /// The old primary accepts writes and would come back as primary.
     OldServes,
-    /// The old primary accepts writes and would come back as a standby of the other side.
+    /// The old primary accepts writes and would come back as a standby of the other side; in `Arm`, HAProxy was told to hold as well.
     OldArmed,
     /// The old primary is in recovery.
     OldStandby,
@@ -163,8 +161,37 @@ pub const TABLE: &[Row] = &[
     enter(
         Step::Gate,
         Seen::Ready,
-        Step::Hold,
+        Step::Arm,
         "the gate is open: canary and checkpoint are done and replayed",
+    ),
+    enter(Step::Arm, Seen::Deleted, Step::Restore, DELETED),
+    enter(Step::Arm, Seen::CalledOff, Step::Restore, CALLED_OFF),
+    enter(Step::Arm, Seen::OverBudget, Step::Restore, OVER),
+    enter(
+        Step::Arm,
+        Seen::AddressUnknown,
+        Step::Restore,
+        "the old primary cannot be told whom to follow, or HAProxy whom to lead to",
+    ),
+    enter(
+        Step::Arm,
+        Seen::OldStandby,
+        Step::Restore,
+        "the old primary is in recovery before it was armed",
+    ),
+    wait(Step::Arm, Seen::OldUnseen, "the old primary was not seen"),
+    act(Step::Arm, Seen::OldServes, Effect::Arm, "the old primary is armed"),
+    act(
+        Step::Arm,
+        Seen::ProxiesUntold,
+        Effect::Hold,
+        "the old primary is armed; HAProxy is told to hold clients",
+    ),
+    enter(
+        Step::Arm,
+        Seen::OldArmed,
+        Step::Hold,
+        "the old primary comes back as a standby of the other side, whatever restarts it, and HAProxy was told to hold clients",
     ),
     enter(Step::Hold, Seen::Deleted, Step::Restore, DELETED),
     enter(Step::Hold, Seen::CalledOff, Step::Restore, CALLED_OFF),
@@ -175,48 +202,19 @@ pub const TABLE: &[Row] = &[
         Step::Restore,
         "the routing cannot be written",
     ),
-    enter(Step::Hold, Seen::NoRoutes, Step::Arm, "there is no client to hold"),
+    enter(Step::Hold, Seen::NoRoutes, Step::Stop, "there is no client to hold"),
     act(
         Step::Hold,
         Seen::ProxiesUntold,
         Effect::Hold,
         "HAProxy is told to hold clients",
     ),
-    act(
-        Step::Hold,
-        Seen::ProxiesAtWork,
-        Effect::Arm,
-        "the old primary is armed while HAProxy comes to hold",
-    ),
     wait(Step::Hold, Seen::ProxiesBehind, "HAProxy does not hold yet"),
     enter(
         Step::Hold,
         Seen::ProxiesDone,
-        Step::Arm,
-        "every HAProxy pod holds new connections and ended the old ones",
-    ),
-    enter(Step::Arm, Seen::Deleted, Step::Restore, DELETED),
-    enter(Step::Arm, Seen::CalledOff, Step::Restore, CALLED_OFF),
-    enter(Step::Arm, Seen::OverBudget, Step::Restore, OVER),
-    enter(
-        Step::Arm,
-        Seen::AddressUnknown,
-        Step::Restore,
-        "the old primary cannot be told whom to follow",
-    ),
-    enter(
-        Step::Arm,
-        Seen::OldStandby,
-        Step::Restore,
-        "the old primary is in recovery before it was armed",
-    ),
-    wait(Step::Arm, Seen::OldUnseen, "the old primary was not seen"),
-    act(Step::Arm, Seen::OldServes, Effect::Arm, "the old primary is armed"),
-    enter(
-        Step::Arm,
-        Seen::OldArmed,
         Step::Stop,
-        "the old primary comes back as a standby of the other side, whatever restarts it",
+        "every HAProxy pod holds new connections and ended the old ones",
     ),
     enter(Step::Stop, Seen::Deleted, Step::Restore, DELETED),
     enter(Step::Stop, Seen::CalledOff, Step::Restore, CALLED_OFF),

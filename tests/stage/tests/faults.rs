@@ -27,7 +27,7 @@ const POINTS: [(&str, Moment, &str); 7] = [
     ("told to stop", Moment::After, "Stop"),
     ("before promotion", Moment::After, "record-Promote"),
     ("promoted", Moment::After, "Promote"),
-    ("released", Moment::After, "record-Follow"),
+    ("released", Moment::Before, "Label"),
 ];
 
 /// What breaks.
