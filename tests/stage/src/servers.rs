@@ -7,6 +7,9 @@ use mitosis_ledger::{Encryption, Endpoint};
 
 use crate::{Stage, until};
 
+/// Not `psql`: Debian's wrapper of that name takes longer than the question.
+const PSQL: &str = "/usr/lib/postgresql/15/bin/psql";
+
 /// What a server says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerState {
@@ -99,7 +102,7 @@ impl Servers {
     }
 
     fn psql_at(&self, host: &str, port: u16, database: &str) -> Command {
-        let mut command = Command::new("psql");
+        let mut command = Command::new(PSQL);
         command
             .args([
                 "-XAtqw",

@@ -101,7 +101,7 @@ fn points(course: Course) -> Vec<String> {
     points
 }
 
-/// Every cell.
+/// Every cell. What is undone leaves the primary where it was, so cells of one direction come together there.
 fn matrix() -> Vec<Cell> {
     let mut cells = Vec::new();
     for course in [Course::Switch, Course::SwitchOverTransaction, Course::Undone] {
@@ -122,6 +122,7 @@ fn matrix() -> Vec<Cell> {
             }
         }
     }
+    cells.sort_by_key(|cell| cell.course == Course::Undone && cell.to == Side::Source);
     cells
 }
 
@@ -160,6 +161,8 @@ struct Ground<'a> {
     servers: Servers,
     migration: Migration<'a>,
     attempt: u32,
+    /// The side that is primary between two cells.
+    side: Side,
 }
 
 /// A session that stays idle in its transaction until it is dropped.
@@ -189,6 +192,7 @@ impl<'a> Ground<'a> {
             servers: stage.servers()?,
             migration,
             attempt: 1,
+            side: Side::Source,
         })
     }
 
@@ -310,11 +314,12 @@ impl<'a> Ground<'a> {
         self.ask_for(to, Course::Switch)?;
         self.wait_for_the_end()?;
         ensure!(self.look()? == to, "a switch that nothing interrupts was undone");
+        self.side = to;
         Ok(())
     }
 
     fn run(&mut self, cell: &Cell) -> Result<Side> {
-        if self.primary()?.0 == cell.to {
+        if self.side == cell.to {
             self.switch(cell.to.other())?;
         }
         let _idle = match cell.course {
@@ -373,6 +378,7 @@ impl<'a> Ground<'a> {
             );
         }
         drop((again, second));
+        self.side = side;
         Ok(side)
     }
 }
