@@ -86,17 +86,25 @@ impl Actor<'_> {
             .map_err(on(member))
     }
 
-    pub(super) async fn arm(&self, member: &MemberName, upstream: &Conninfo, slot: &SlotName) -> Result<(), Error> {
+    pub(super) async fn arm(
+        &self,
+        member: &MemberName,
+        upstream: &Conninfo,
+        slot: &SlotName,
+        token: &str,
+    ) -> Result<(), Error> {
         let upstream = self.complete(upstream)?;
         let session = self.session(member).await?;
         self.ensure_lease()?;
-        postgres::arm(&session, &upstream, slot).await.map_err(on(member))
+        postgres::arm(&session, &upstream, slot, token)
+            .await
+            .map_err(on(member))
     }
 
-    pub(super) async fn disarm(&self, member: &MemberName) -> Result<(), Error> {
+    pub(super) async fn disarm(&self, member: &MemberName, armed_by: Option<&str>) -> Result<(), Error> {
         let session = self.session(member).await?;
         self.ensure_lease()?;
-        postgres::disarm(&session).await.map_err(on(member))
+        postgres::disarm(&session, armed_by).await.map_err(on(member))
     }
 
     pub(super) async fn detach(&self, member: &MemberName) -> Result<(), Error> {

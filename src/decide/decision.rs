@@ -143,11 +143,15 @@ pub enum Action {
         upstream: Box<Conninfo>,
         /// Its slot there.
         slot: SlotName,
+        /// By whose order: the switchover's id.
+        token: String,
     },
     /// Take the arming back.
     Disarm {
         /// The old primary.
         member: MemberName,
+        /// By whose order it was seen armed.
+        armed_by: Option<String>,
     },
     /// Stop the old primary cleanly and let it start again.
     Stop {

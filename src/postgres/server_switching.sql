@@ -13,7 +13,8 @@ SELECT json_build_object(
   'follows_as', substring(f.conninfo FROM 'application_name=''?([^'' ]*)'),
   'follows_host', substring(f.conninfo FROM 'host=''?([^'' ]*)'),
   'follows_port', substring(f.conninfo FROM 'port=''?([0-9]+)')::int,
-  'standby_signal', (pg_stat_file('standby.signal', true)).size IS NOT NULL,
+  'standby_signal', a.exists,
+  'armed_by', CASE WHEN a.exists THEN split_part(pg_read_file('standby.signal'), E'\n', 1) END,
   'checkpoint', c.checkpoint_lsn,
   'redo', c.redo_lsn,
   -- The bytes in which a shutdown checkpoint lies when it is the last record that was replayed.
@@ -31,4 +32,5 @@ CROSS JOIN pg_control_checkpoint() c
 CROSS JOIN pg_control_init() i
 CROSS JOIN LATERAL (SELECT greatest((pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint - 120, 0) AS start) t
 CROSS JOIN (SELECT current_setting('primary_conninfo') AS conninfo) f
+CROSS JOIN (SELECT (pg_stat_file('standby.signal', true)).size IS NOT NULL AS exists) a
 LEFT JOIN pg_stat_wal_receiver w ON true

@@ -13,32 +13,49 @@ pub async fn follow(session: &Session, conninfo: &Conninfo, slot: &SlotName) -> 
     point(session, what, Some((conninfo, slot))).await
 }
 
-/// Arms a running primary: whatever restarts it from now on brings it back as a standby of the upstream.
+/// Arms a running primary: whatever restarts it from now on brings it back as a standby of the upstream. `standby.signal`, of which
+/// PostgreSQL only looks whether it is there, then says by whose order: a token without spaces and backslashes.
 ///
 /// # Errors
 /// The server refuses or does not answer.
-pub async fn arm(session: &Session, conninfo: &Conninfo, slot: &SlotName) -> Result<(), Error> {
+pub async fn arm(session: &Session, conninfo: &Conninfo, slot: &SlotName, token: &str) -> Result<(), Error> {
     let what = "arming the old primary";
     point(session, what, Some((conninfo, slot))).await?;
     // The server runs the program in its data directory. On disk before anything is stopped: after a loss of power it still counts.
-    session
-        .batch(
-            what,
-            "COPY (SELECT '') TO PROGRAM ': > standby.signal && sync standby.signal .'",
-        )
-        .await
+    let sql = format!(
+        "COPY (SELECT {}) TO PROGRAM 'cat > standby.signal && sync standby.signal .'",
+        quote_literal(token)
+    );
+    session.batch(what, &sql).await
 }
 
-/// Takes the arming of a running primary back.
+/// Takes the arming of a running primary back, the one that was seen there (`armed_by`): an order that comes late must not disarm a server
+/// that somebody armed anew, which would come back as a second primary.
 ///
 /// # Errors
 /// The server refuses or does not answer.
-pub async fn disarm(session: &Session) -> Result<(), Error> {
+pub async fn disarm(session: &Session, armed_by: Option<&str>) -> Result<(), Error> {
     let what = "disarming the primary";
-    // The server runs the program in its data directory.
-    session
-        .batch(what, "COPY (SELECT '') TO PROGRAM 'rm -f standby.signal'")
+    if let Some(token) = armed_by {
+        // The server runs the program in its data directory.
+        let sql = format!(
+            "COPY (SELECT {}) TO PROGRAM \
+             'read -r token; [ \"$(head -n 1 standby.signal 2>/dev/null)\" != \"$token\" ] || rm -f standby.signal'",
+            quote_literal(token)
+        );
+        session.batch(what, &sql).await?;
+    }
+    let row = session
+        .row(
+            what,
+            Duration::from_secs(5),
+            "SELECT (pg_stat_file('standby.signal', true)).size IS NOT NULL",
+            &[],
+        )
         .await?;
+    if row.try_get(0).map_err(Error::statement(what))? {
+        return Ok(());
+    }
     point(session, what, None).await
 }
 

@@ -220,6 +220,7 @@ impl Turn<'_> {
                     member: old(),
                     upstream: Box::new(conninfo),
                     slot: self.old.name.slot(),
+                    token: self.record.id.clone(),
                 })
                 .into_iter()
                 .collect(),
@@ -250,7 +251,10 @@ impl Turn<'_> {
                 member: old(),
                 timeline: self.record.timeline,
             }],
-            Effect::Disarm => vec![Action::Disarm { member: old() }],
+            Effect::Disarm => vec![Action::Disarm {
+                member: old(),
+                armed_by: self.old.server().and_then(|server| server.armed_by.clone()),
+            }],
         };
         if actions.is_empty() {
             return self.halt(format!("{} has nothing to do: {message}", effect.as_str()));
