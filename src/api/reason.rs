@@ -72,6 +72,8 @@ reasons! {
     OldSideBehind,
     /// A member of the old side holds WAL that the new primary does not have; it is never used as it is.
     Diverged,
+    /// The way back is there, and is given up before long: the last tenth of `spec.rollback.keep`, at most a day, has begun.
+    EndsSoon,
     /// The time of `spec.rollback.keep` is over and the way back was given up.
     Expired,
     /// `spec.phase` asks for something that cannot follow from where the migration is.

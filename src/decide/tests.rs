@@ -438,6 +438,54 @@ fn the_way_back_is_there_while_the_old_side_follows_and_says_why_when_not() {
 }
 
 #[test]
+fn pg_rewind_is_offered_for_a_diverged_server_only_where_it_works() {
+    let told = |hints: &str| {
+        let mut world = switched();
+        world.change("a1", |a1| {
+            a1.timeline = 1;
+            a1.received = "0/5000200".parse().ok();
+            a1.settings.insert("wal_log_hints".to_owned(), hints.to_owned());
+            a1.settings.insert("full_page_writes".to_owned(), "on".to_owned());
+        });
+        let primary = world.seen.member("shop-1").unwrap();
+        super::way_back::find_way_back(&world.seen, primary).err().unwrap().1
+    };
+    assert!(told("on").contains("pg_rewind --target-pgdata=/data --source-server='host=10.244.0.1 port=30001"));
+    assert!(told("off").contains("clone it anew; pg_rewind cannot mend it"));
+}
+
+#[test]
+fn the_end_of_the_way_back_is_announced_before_it_comes() {
+    let status = |hours: i64| {
+        let mut world = switched();
+        world.status().phase = crate::api::Phase::Switched;
+        world.pass(hours * 3600);
+        crate::report::build_status(&world.seen, &world.decide(), &crate::act::Effects::default())
+    };
+    let reason = |status: &crate::api::ClusterMigrationStatus| {
+        let found = crate::api::find_condition(&status.conditions, crate::api::ConditionType::RollbackAvailable);
+        found
+            .map(|condition| (condition.status.clone(), condition.reason.clone()))
+            .unwrap()
+    };
+    let (early, late, later, over) = (status(60), status(66), status(67), status(73));
+    assert_eq!(reason(&early), ("True".to_owned(), "OldSideFollows".to_owned()));
+    assert_eq!(reason(&late), ("True".to_owned(), "EndsSoon".to_owned()));
+    assert_eq!(reason(&over), ("False".to_owned(), "Expired".to_owned()));
+    let told = |before, after| -> Vec<String> {
+        let events = crate::report::describe_change(before, after);
+        events
+            .into_iter()
+            .map(|event| event.reason)
+            .filter(|reason| reason.starts_with("Rollback"))
+            .collect()
+    };
+    assert_eq!(told(&early, &late), ["RollbackEndsSoon"]);
+    assert_eq!(told(&late, &later), [""; 0], "once");
+    assert_eq!(told(&late, &over), ["RollbackExpired"]);
+}
+
+#[test]
 fn an_expired_way_back_is_given_up_and_rolled_back_is_refused_then() {
     let mut world = switched();
     world.change("shop-1", |primary| {

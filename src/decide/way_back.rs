@@ -11,6 +11,7 @@ use super::{
 use crate::{
     api::{DesiredPhase, Phase, Reason, Step},
     observe::{Member, Snapshot},
+    postgres::Server,
 };
 
 /// A link whose upstream was not heard of for longer is broken, in seconds.
@@ -46,9 +47,10 @@ pub fn find_way_back(seen: &Snapshot, primary: &Member) -> Result<Synchronized, 
             return Err((
                 Reason::Diverged,
                 format!(
-                    "{} holds WAL that {} does not have and is not used as it is: stop it and run pg_rewind there with {} as source, or \
-                     clone it anew",
-                    member.name, primary.name, primary.name
+                    "{} holds WAL that {} does not have and is not used as it is: {}",
+                    member.name,
+                    primary.name,
+                    how_to_mend(seen, member, standby, primary)
                 ),
             ));
         }
@@ -76,6 +78,23 @@ pub fn find_way_back(seen: &Snapshot, primary: &Member) -> Result<Synchronized, 
             format!("no member of the old side follows {} directly", primary.name),
         )),
     }
+}
+
+/// What a person can do about a server that diverged; what it alone holds is given up by it.
+fn how_to_mend(seen: &Snapshot, member: &Member, diverged: &Server, primary: &Member) -> String {
+    let is_on = |name: &str| diverged.settings.get(name).is_some_and(|value| value == "on");
+    if !(is_on("wal_log_hints") || is_on("data_checksums")) || !is_on("full_page_writes") {
+        return "clone it anew; pg_rewind cannot mend it without full_page_writes, and wal_log_hints or data checksums"
+            .to_owned();
+    }
+    // As the diverged server reaches it.
+    let source =
+        conninfo_between(seen, member, primary).map_or_else(|| primary.address.clone(), |conninfo| conninfo.upstream);
+    format!(
+        "look at what it alone holds, then stop it cleanly and run `pg_rewind --target-pgdata={} --source-server='host={} port={} user=… \
+         dbname=postgres'` there, keep its own postgresql.auto.conf and standby.signal, and start it; or clone it anew",
+        diverged.data_directory, source.host, source.port
+    )
 }
 
 /// When the way back ends by itself; nothing while there is none to end.

@@ -1,5 +1,7 @@
 //! Conditions, from what was seen and decided. Pure. Times move only when a status changes.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::status::is_where_wanted;
@@ -10,6 +12,9 @@ use crate::{
     decide::{Decided, Told, way_back_until},
     observe::Snapshot,
 };
+
+/// The longest time before the end of the way back in which it is announced.
+const LONGEST_NOTICE: Duration = Duration::from_hours(24);
 
 /// Everything that one condition says.
 struct Verdict {
@@ -220,17 +225,27 @@ fn judge_step(next: &ClusterMigrationStatus, step: Step, reason: Reason, message
     }
 }
 
+/// Whether the last tenth of the time for which the way back is kept has begun, or its last day.
+fn ends_soon(seen: &Snapshot, until: jiff::Timestamp) -> bool {
+    let keep: Duration = seen.migration.spec.rollback.keep.into();
+    let notice = (keep / 10).min(LONGEST_NOTICE);
+    until
+        .checked_sub(notice)
+        .is_ok_and(|notice_from| seen.now >= notice_from)
+}
+
 fn judge_way_back(seen: &Snapshot, next: &ClusterMigrationStatus, decided: &Decided) -> Verdict {
     match (&decided.no_way_back, next.phase) {
         (None, Phase::Switched) => {
-            let until = way_back_until(seen)
-                .map(|until| format!(" until {until:.0}"))
-                .unwrap_or_default();
-            verdict(
-                Some(true),
-                Reason::OldSideFollows,
-                format!("every source member streams from the new primary; spec.phase RolledBack leads back{until}"),
-            )
+            let until = way_back_until(seen);
+            let told = until.map(|until| format!(" until {until:.0}")).unwrap_or_default();
+            let message =
+                format!("every source member streams from the new primary; spec.phase RolledBack leads back{told}");
+            if until.is_some_and(|until| ends_soon(seen, until)) {
+                let message = format!("{message}; a longer spec.rollback.keep keeps the way back for longer");
+                return verdict(Some(true), Reason::EndsSoon, message);
+            }
+            verdict(Some(true), Reason::OldSideFollows, message)
         }
         (Some((reason, message)), Phase::Switched) => verdict(Some(false), *reason, message.as_str()),
         (_, Phase::Completed) => verdict(Some(false), Reason::Done, "the way back was given up"),

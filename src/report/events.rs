@@ -5,8 +5,10 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
-use crate::api::{ClusterMigration, ClusterMigrationStatus, ConditionType, Step, StepRecord, find_condition};
+use crate::api::{ClusterMigration, ClusterMigrationStatus, ConditionType, Reason, Step, StepRecord, find_condition};
 
+/// What is told of the way back when it begins to be so.
+const WAY_BACK_NEWS: [Reason; 3] = [Reason::EndsSoon, Reason::Expired, Reason::Diverged];
 /// Longest note that the API server takes, in bytes.
 const NOTE: usize = 1024;
 
@@ -62,6 +64,21 @@ pub fn describe_change(before: &ClusterMigrationStatus, after: &ClusterMigration
     };
     if let Some((reason, message)) = stalled(after).filter(|now| Some(now) != stalled(before).as_ref()) {
         events.push(event(EventType::Warning, &reason, "Reconcile", &message));
+    }
+    let way_back = |status: &ClusterMigrationStatus| {
+        find_condition(&status.conditions, ConditionType::RollbackAvailable)
+            .filter(|condition| WAY_BACK_NEWS.iter().any(|reason| condition.reason == reason.as_str()))
+            .map(|condition| (condition.reason.clone(), condition.message.clone()))
+    };
+    if let Some((reason, message)) = way_back(after)
+        && way_back(before).is_none_or(|(former, _)| former != reason)
+    {
+        events.push(event(
+            EventType::Warning,
+            &format!("Rollback{reason}"),
+            "Rollback",
+            &message,
+        ));
     }
     events
 }
