@@ -2,7 +2,10 @@
 
 mod servers;
 
-use std::time::{Duration, Instant};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    time::{Duration, Instant},
+};
 
 use mitosis::postgres::{
     Conninfo, Lsn, Manager, MemberName, Session, analyze_all, arm, checkpoint, detach, disarm, drop_slot,
@@ -265,6 +268,38 @@ async fn a_disarmed_primary_stays_a_primary_when_it_restarts() {
         .await
         .unwrap();
     assert!(!fetch_server(&a1.session().await).await.unwrap().in_recovery);
+}
+
+/// A `pg_ctl` that comes too late the first time: it found the server running, and its signal found none any more.
+const LATE_PG_CTL: &str = r#"#!/bin/sh
+cd "$(dirname "$0")"
+if [ ! -e was-late ]; then
+    : > was-late
+    while [ -e "$(cat data)/postmaster.pid" ]; do sleep 0.01; done
+    echo "pg_ctl: could not send stop signal: No such process" >&2
+    exit 1
+fi
+exec "$(cat programs)/pg_ctl" "$@"
+"#;
+
+#[tokio::test]
+async fn a_server_that_stops_before_pg_ctl_signals_it_is_started_again_all_the_same() {
+    let a1 = Server::primary();
+    let session = a1.session().await;
+    let mut server = fetch_server_switching(&session).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    put("pg_ctl", LATE_PG_CTL);
+    put("programs", &server.programs);
+    put("data", &server.data_directory);
+    for (path, mode) in [(folder.path().to_owned(), 0o777), (folder.path().join("pg_ctl"), 0o755)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    server.programs = folder.path().to_str().unwrap().to_owned();
+    restart_by_sql(&session, &server, None).await.unwrap();
+    let again = a1.session().await;
+    assert!(folder.path().join("was-late").exists());
+    assert!(!fetch_server(&again).await.unwrap().in_recovery);
 }
 
 #[tokio::test]

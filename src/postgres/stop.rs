@@ -10,6 +10,8 @@ use super::{Error, Server, Session, quote_literal, quote_shell};
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 /// The same after an answer that may be a refusal.
 const REFUSAL: Duration = Duration::from_secs(2);
+/// How long a server may take to stop before nobody waits to start it again.
+const LONGEST_SHUTDOWN: Duration = Duration::from_hours(1);
 
 /// Restarts the server that the session is connected to, cleanly (fast mode), and returns when the session ended.
 ///
@@ -20,12 +22,15 @@ const REFUSAL: Duration = Duration::from_secs(2);
 /// The server refuses, or still serves the session after 5 s.
 pub async fn restart_by_sql(session: &Session, server: &Server, command: Option<&str>) -> Result<(), Error> {
     let own = || {
-        format!(
-            "kill -INT {}; {} -D {} -m fast -W restart",
-            server.postmaster,
+        // pg_ctl gives up where the server stops between its look and its signal, or needs longer to stop than it waits; a second one finds
+        // no server then and starts it, with the options that it had.
+        let restart = format!(
+            "{} -D {} -m fast -t {} -W restart",
             quote_shell(&format!("{}/pg_ctl", server.programs)),
-            quote_shell(&server.data_directory)
-        )
+            quote_shell(&server.data_directory),
+            LONGEST_SHUTDOWN.as_secs()
+        );
+        format!("kill -INT {}; {restart} || {restart}", server.postmaster)
     };
     run_and_wait_for_the_end(session, &command.map_or_else(own, ToOwned::to_owned)).await
 }
