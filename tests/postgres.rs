@@ -10,7 +10,7 @@ use std::{
 use mitosis::postgres::{
     Conninfo, Lsn, Manager, MemberName, Session, analyze_all, arm, checkpoint, detach, disarm, drop_slot,
     end_transactions, ensure_slot, fetch_canary, fetch_fork, fetch_server, fetch_server_switching, follow, promote,
-    restart_by_sql, write_canary, write_marker,
+    restart_by_sql, shut_down_by_sql, write_canary, write_marker,
 };
 use servers::Server;
 
@@ -300,6 +300,41 @@ async fn a_server_that_stops_before_pg_ctl_signals_it_is_started_again_all_the_s
     let again = a1.session().await;
     assert!(folder.path().join("was-late").exists());
     assert!(!fetch_server(&again).await.unwrap().in_recovery);
+}
+
+#[tokio::test]
+async fn the_container_of_a_member_waits_for_another_one_on_its_volume_and_starts_a_server_again_that_was_shut_down() {
+    let a1 = Server::primary();
+    a1.stop_at_once();
+    let mut first = a1.serve("first");
+    let session = a1.session().await;
+    let mut second = a1.serve("second");
+    until("the second waits", async || {
+        let told = std::fs::read_to_string(a1.output("second")).unwrap_or_default();
+        told.contains("another container still runs").then_some(())
+    })
+    .await;
+    let before = fetch_server_switching(&session).await.unwrap().postmaster;
+    shut_down_by_sql(&session, &fetch_server_switching(&session).await.unwrap())
+        .await
+        .unwrap();
+    let again = a1.session().await;
+    let after = fetch_server_switching(&again).await.unwrap().postmaster;
+    assert_ne!(before, after, "started again by the first");
+    assert!(second.try_wait().unwrap().is_none());
+    terminate(&first);
+    assert!(first.wait().unwrap().success());
+    let taken = a1.session().await;
+    assert_ne!(fetch_server_switching(&taken).await.unwrap().postmaster, after);
+    terminate(&second);
+    assert!(second.wait().unwrap().success());
+}
+
+fn terminate(process: &std::process::Child) {
+    let told = std::process::Command::new("kill")
+        .arg(process.id().to_string())
+        .status();
+    assert!(told.unwrap().success());
 }
 
 #[tokio::test]

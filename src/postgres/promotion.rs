@@ -19,8 +19,8 @@ pub async fn checkpoint(session: &Session) -> Result<(), Error> {
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How often it is looked whether a promotion is done.
 const POLL: Duration = Duration::from_millis(2);
-/// When the startup process is woken for the first time after it was told to promote; then each time after twice as long.
-const WAKE: Duration = Duration::from_millis(5);
+/// When the startup process is woken for the first time after it was told to promote; then each time after four times as long.
+const WAKE: Duration = Duration::from_millis(10);
 /// How long a promotion may take.
 const PROMOTION: Duration = Duration::from_secs(30);
 
@@ -50,7 +50,7 @@ pub async fn promote(session: &Session) -> Result<(), Error> {
             session
                 .row(what, Duration::from_secs(5), "SELECT pg_reload_conf()", &[])
                 .await?;
-            wake *= 2;
+            wake *= 4;
         }
         sleep(POLL).await;
     }

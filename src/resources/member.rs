@@ -127,7 +127,7 @@ pub fn build_stateful_set(plan: &Plan<'_>) -> Wanted {
     let mut container = json!({
         "name": "postgresql",
         "image": target.image,
-        "command": ["sh", "-c", SERVE, "serve", data],
+        "command": ["sh", "-c", SERVE, "serve", data, "/etc/mitosis/conf/postgresql.conf"],
         "ports": [{"name": "postgresql", "containerPort": 5432}],
         "securityContext": restricted(),
         "readinessProbe": {

@@ -1,14 +1,17 @@
-# Runs the server of DATA. Arguments: DATA.
+# Runs the server of DATA. Arguments: DATA CONFIGURATION-FILE.
 # A clean shutdown that the container was not asked for is a switchover's: the server starts again, as the standby that it was armed to be.
 # A crash ends the container, which the kubelet starts again.
 data=$1
-# Left by a crash: nothing else uses the volume, and in a new container the process id in it may be anybody's.
+# Where a pod was deleted by force, its container may still run beside the new one. The server holds the lock too, and outlives this shell.
+exec 9>>"$data.lock"
+flock -n 9 || { echo "another container still runs on this volume; waiting for its end" >&2; flock 9; }
+# Left by a crash: nothing else uses the volume now, and in a new container the process id in it may be anybody's.
 rm -f "$data/postmaster.pid"
 ending=
 # SIGTERM to the server would wait for every session to end.
 trap 'ending=yes; kill -INT "$server"' TERM INT
 while [ -z "$ending" ]; do
-  postgres -D "$data" -c config_file=/etc/mitosis/conf/postgresql.conf &
+  postgres -D "$data" -c config_file="$2" &
   server=$!
   wait "$server"
   status=$?

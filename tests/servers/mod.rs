@@ -3,7 +3,7 @@
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use mitosis::{
@@ -135,6 +135,34 @@ impl Server {
             "{program}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+
+    /// Runs the program of a member's container on its data, with the output in a file of this name beside them.
+    pub fn serve(&self, output: &str) -> Child {
+        let file = || {
+            std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(self.output(output))
+                .unwrap()
+        };
+        let path = format!("{}:/usr/bin:/bin", programs().display());
+        Command::new("setpriv")
+            .args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh", "-c"])
+            .arg(include_str!("../../src/resources/serve.sh"))
+            .args(["serve", &self.data(), &format!("{}/postgresql.conf", self.data())])
+            .env("PATH", path)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(file())
+            .stderr(file())
+            .spawn()
+            .unwrap()
+    }
+
+    /// A file beside the data.
+    pub fn output(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Kills the server as a power failure would.
