@@ -26,7 +26,7 @@ mod site;
 mod state;
 
 pub use certificate::Certificate;
-pub use link::Link;
+pub use link::{Direction, Link};
 pub use machine::Machine;
 pub use member::Member;
 pub use network::{HOST_ADDRESS, LINK_DEVICE, POD_NETWORK, SITE_GATEWAY, SITE_NETWORK, WAN_ADDRESS, WAN_NAMESPACE};

@@ -24,6 +24,15 @@ const CUTS: [[&str; 4]; 2] = [
     ["mangle", "POSTROUTING", "--out-interface", WAN_LINK_DEVICE],
 ];
 
+/// One way over the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the host into the site.
+    ToSite,
+    /// From the site to the host.
+    FromSite,
+}
+
 /// The link that joins the site with the host. Each fault stays until it is taken back, also when the caller ends.
 #[derive(Debug, Clone)]
 pub struct Link {
@@ -59,6 +68,18 @@ impl Link {
             )?;
         }
         Ok(())
+    }
+
+    /// Drops every packet of one direction from now on: what is sent arrives, and no answer comes back.
+    pub fn cut_one_way(&self, direction: Direction) -> Result<()> {
+        self.heal()?;
+        let [to_site, from_site] = CUTS;
+        let [table, chain, option, device] = match direction {
+            Direction::ToSite => to_site,
+            Direction::FromSite => from_site,
+        };
+        let rule = ["--table", table, "--append", chain, option, device, "--jump", "DROP"];
+        iptables(Some(WAN_NAMESPACE), rule).map(drop)
     }
 
     /// Lets packets pass again; connections which neither side has given up go on.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use mitosis_site::{Config, HOST_ADDRESS, LINK_DEVICE, Member, Pgbench, PgbenchOptions, Site};
+use mitosis_site::{Config, Direction, HOST_ADDRESS, LINK_DEVICE, Member, Pgbench, PgbenchOptions, Site};
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
@@ -187,6 +187,12 @@ fn link_faults(site: &Site, with_delay: bool) {
     assert!(first_answer().is_err(), "the link is not cut");
     link.heal().unwrap();
     first_answer().unwrap();
+    for direction in [Direction::ToSite, Direction::FromSite] {
+        link.cut_one_way(direction).unwrap();
+        assert!(first_answer().is_err(), "the link is not cut {direction:?}");
+        link.heal().unwrap();
+        first_answer().unwrap();
+    }
 
     link.throttle(16_000_000).unwrap();
     let slow = two_megabytes(site);

@@ -113,6 +113,15 @@ impl Stage {
         stop()?;
         // A row that was acknowledged a moment ago may still be on its way to the standbys.
         servers.wait_until_level()?;
+        self.compare(servers, names)
+    }
+
+    /// Compares what was acknowledged with what servers hold now, which need not be level.
+    ///
+    /// # Errors
+    /// A server does not answer.
+    pub fn compare(&self, servers: &Servers, names: &[&str]) -> Result<Report> {
+        stop()?;
         let endpoints = names
             .iter()
             .map(|name| servers.ledger(name))

@@ -10,18 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mitosis::{
     api::{Side, Step},
     crash::Moment,
     decide::{Answer, Effect, TABLE},
 };
-use mitosis_stage::{Load, Migration, Operator, Probing, Servers, Stage, Trap, until};
+use mitosis_stage::{Ground, Operator, Probing, Stage, Trap, until};
+use serde_json::json;
 
-const SEEDED: Duration = Duration::from_secs(240);
 /// Within this time every cell has ended, the takeover of the Lease and the budget included.
 const ENDED: Duration = Duration::from_secs(60);
-const SCALE: u32 = 2;
 
 /// What comes after the end of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,13 +154,9 @@ fn every_effect_and_every_record_has_its_cells() {
     }
 }
 
-/// Where the cells take place.
-struct Ground<'a> {
-    stage: &'a Stage,
-    servers: Servers,
-    migration: Migration<'a>,
-    attempt: u32,
-    /// The side that is primary between two cells.
+/// Where the cells take place, and which side is primary there between two of them.
+struct Cells<'a> {
+    ground: Ground<'a>,
     side: Side,
 }
 
@@ -175,49 +170,9 @@ impl Drop for Idle {
     }
 }
 
-impl<'a> Ground<'a> {
-    fn new(stage: &'a Stage) -> Result<Self> {
-        stage.reset()?;
-        stage.cluster.apply(&stage.example()?)?;
-        let migration = Migration::new(stage, "shop");
-        stage.start_load(Load::mixed(SCALE))?;
-        migration.wait_ready("Replicating", SEEDED)?;
-        stage.kubectl(&["scale", "deployment", "mitosis", "--replicas=0"])?;
-        until("the operator's pod is gone", Duration::from_secs(60), || {
-            let pods = stage.kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=mitosis", "-o", "name"])?;
-            Ok(pods.trim().is_empty())
-        })?;
-        Ok(Self {
-            stage,
-            servers: stage.servers()?,
-            migration,
-            attempt: 1,
-            side: Side::Source,
-        })
-    }
-
-    /// The side that is primary now, asked by SQL.
-    fn primary(&self) -> Result<(Side, String)> {
-        let mut primaries = Vec::new();
-        for name in self.servers.names() {
-            if !self.servers.state(name)?.in_recovery {
-                primaries.push(name.to_owned());
-            }
-        }
-        let [primary] = primaries.as_slice() else {
-            bail!("primaries: {primaries:?}");
-        };
-        let side = if primary.starts_with("shop-") {
-            Side::Target
-        } else {
-            Side::Source
-        };
-        Ok((side, primary.clone()))
-    }
-
+impl Cells<'_> {
     /// Asks for the other side by a new attempt.
     fn ask_for(&mut self, to: Side, course: Course) -> Result<()> {
-        self.attempt += 1;
         let phase = match to {
             Side::Target => "Switched",
             Side::Source => "RolledBack",
@@ -227,72 +182,38 @@ impl<'a> Ground<'a> {
             Course::Switch => ("30s", "Wait"),
             Course::SwitchOverTransaction => ("30s", "Terminate"),
         };
-        self.migration.patch(&format!(
-            r#"{{"spec":{{"phase":"{phase}","switchover":{{"attempt":{},"budget":"{budget}","longTransactions":"{policy}","transactionGrace":"1s"}}}}}}"#,
-            self.attempt
-        ))?;
-        Ok(())
-    }
-
-    /// Waits until the attempt has ended.
-    fn wait_for_the_end(&self) -> Result<()> {
-        let began = Instant::now();
-        loop {
-            let resource = self.migration.get()?;
-            let record = &resource["status"]["switchover"];
-            let step = record["step"].as_str().unwrap_or_default();
-            if record["attempt"] == self.attempt && matches!(step, "Done" | "Aborted") {
-                return Ok(());
-            }
-            ensure!(
-                began.elapsed() < ENDED,
-                "not ended after {} s, in step {step}: {}",
-                ENDED.as_secs(),
-                resource["status"]["message"]
-            );
-            std::thread::sleep(Duration::from_millis(300));
-        }
+        let policy = json!({"budget": budget, "longTransactions": policy, "transactionGrace": "1s"});
+        self.ground.ask_for(phase, policy)
     }
 
     /// Waits until everybody follows the one primary and clients are led there, and says which side that is.
     fn look(&self) -> Result<Side> {
-        let (side, primary) = self.primary()?;
-        until(
-            "everybody streams from the one primary",
-            Duration::from_secs(60),
-            || {
-                let timeline = self.servers.state(&primary)?.timeline;
-                for name in self.servers.names().filter(|name| **name != *primary) {
-                    // One that starts anew does not answer for a moment.
-                    let Ok(state) = self.servers.state(name) else {
-                        return Ok(false);
-                    };
-                    if !(state.in_recovery && state.streams && state.timeline == timeline) {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            },
-        )?;
+        let primary = self.ground.settle(Duration::from_secs(60))?;
+        let servers = &self.ground.servers;
         let armed = "SELECT (pg_stat_file('standby.signal', true)).size IS NOT NULL";
         ensure!(
-            self.servers.sql(&primary, "postgres", armed)? == "f",
+            servers.sql(&primary, "postgres", armed)? == "f",
             "{primary} is still armed"
         );
-        let identity =
-            "SELECT pg_is_in_recovery()::text || ' ' || pg_control_system.system_identifier FROM pg_control_system()";
-        let through = self
-            .servers
-            .sql_at(mitosis_stage::WRITE_ADDRESS, 5432, "postgres", identity)?;
-        ensure!(through.starts_with("false"), "HAProxy leads to a standby: {through}");
-        Ok(side)
+        let through = servers.sql_at(
+            mitosis_stage::WRITE_ADDRESS,
+            5432,
+            "postgres",
+            "SELECT pg_is_in_recovery()",
+        )?;
+        ensure!(through == "f", "HAProxy leads to a standby");
+        Ok(if primary.starts_with("shop-") {
+            Side::Target
+        } else {
+            Side::Source
+        })
     }
 
     fn idle_transaction(&self) -> Result<Idle> {
-        let (_, primary) = self.primary()?;
-        let mut child = self
-            .servers
-            .psql(&primary)?
+        let servers = &self.ground.servers;
+        let (primary, _) = ends(self.side.other());
+        let mut child = servers
+            .psql(primary)?
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()?;
@@ -302,17 +223,17 @@ impl<'a> Ground<'a> {
         let seen = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND application_name = 'psql' \
             AND xact_start < clock_timestamp() - interval '1 s'";
         until("the transaction is long", Duration::from_secs(10), || {
-            Ok(self.servers.sql(&primary, "postgres", seen)? != "0")
+            Ok(servers.sql(primary, "postgres", seen)? != "0")
         })?;
         Ok(Idle(child))
     }
 
     /// A switch that nothing interrupts, to begin a cell on its side.
     fn switch(&mut self, to: Side) -> Result<()> {
-        let operator = Operator::start(self.stage, "plain", &[])?;
-        operator.wait_until_leading(self.stage)?;
+        let operator = Operator::start(self.ground.stage, "plain", &[])?;
+        operator.wait_until_leading(self.ground.stage)?;
         self.ask_for(to, Course::Switch)?;
-        self.wait_for_the_end()?;
+        self.ground.wait_for_the_end(ENDED)?;
         ensure!(self.look()? == to, "a switch that nothing interrupts was undone");
         self.side = to;
         Ok(())
@@ -326,10 +247,7 @@ impl<'a> Ground<'a> {
             Course::SwitchOverTransaction => Some(self.idle_transaction()?),
             Course::Switch | Course::Undone => None,
         };
-        let (old, new) = match cell.to {
-            Side::Target => ("a1", "shop-1"),
-            Side::Source => ("shop-1", "a1"),
-        };
+        let (old, new) = ends(cell.to);
         let mut traps = vec![match cell.then {
             Then::BothLive => Trap::freeze(cell.moment, &cell.what),
             Then::Restart | Then::TakeOver => Trap::abort(cell.moment, &cell.what),
@@ -337,37 +255,39 @@ impl<'a> Ground<'a> {
         if cell.course == Course::Undone {
             traps.push(Trap::freeze(Moment::After, "record-Hold"));
         }
-        let mut first = Operator::start(self.stage, "first", &traps)?;
-        first.wait_until_leading(self.stage)?;
+        let mut first = Operator::start(self.ground.stage, "first", &traps)?;
+        first.wait_until_leading(self.ground.stage)?;
         let second = match cell.then {
             Then::Restart => None,
-            Then::TakeOver | Then::BothLive => Some(Operator::start(self.stage, "second", &[])?),
+            Then::TakeOver | Then::BothLive => Some(Operator::start(self.ground.stage, "second", &[])?),
         };
         self.ask_for(cell.to, cell.course)?;
         if cell.course == Course::Undone {
             until("the attempt holds", Duration::from_secs(30), || first.is_frozen())?;
-            self.servers.sql(new, "postgres", "SELECT pg_wal_replay_pause()")?;
+            self.ground
+                .servers
+                .sql(new, "postgres", "SELECT pg_wal_replay_pause()")?;
             first.resume()?;
         }
         until("the point is reached", Duration::from_secs(30), || {
             Ok(first.has_ended()? || (cell.then == Then::BothLive && first.is_frozen()?))
         })?;
         let again = match cell.then {
-            Then::Restart => Some(Operator::start(self.stage, "first", &[])?),
+            Then::Restart => Some(Operator::start(self.ground.stage, "first", &[])?),
             Then::TakeOver => None,
             Then::BothLive => {
                 second
                     .as_ref()
                     .context("there is no second operator")?
-                    .wait_until_leading(self.stage)?;
+                    .wait_until_leading(self.ground.stage)?;
                 first.resume()?;
                 None
             }
         };
-        let ended = self.wait_for_the_end();
+        let ended = self.ground.wait_for_the_end(ENDED);
         if cell.course == Course::Undone {
             let resume = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_wal_replay_resume()::text END";
-            self.servers.sql(new, "postgres", resume)?;
+            self.ground.servers.sql(new, "postgres", resume)?;
         }
         ended?;
         let side = self.look()?;
@@ -383,10 +303,21 @@ impl<'a> Ground<'a> {
     }
 }
 
+/// Who is primary before a switch to a side, and after it.
+const fn ends(to: Side) -> (&'static str, &'static str) {
+    match to {
+        Side::Target => ("a1", "shop-1"),
+        Side::Source => ("shop-1", "a1"),
+    }
+}
+
 #[test]
 fn whatever_ends_the_operator_the_switch_ends_well_or_is_undone() -> Result<()> {
     let stage = Stage::up(15)?;
-    let mut ground = Ground::new(&stage)?;
+    let mut place = Cells {
+        ground: Ground::new(&stage)?,
+        side: Side::Source,
+    };
     let cells = match std::env::var("CELLS").as_deref() {
         Ok("few") => few(matrix()),
         Ok(words) => matrix()
@@ -396,11 +327,11 @@ fn whatever_ends_the_operator_the_switch_ends_well_or_is_undone() -> Result<()> 
         Err(_) => matrix(),
     };
     ensure!(!cells.is_empty(), "CELLS names no cell");
-    let probing = Probing::start(&ground.servers)?;
+    let probing = Probing::start(&place.ground.servers)?;
     let mut failures = Vec::new();
     for (index, cell) in cells.iter().enumerate() {
         let began = Instant::now();
-        let ended = ground.run(cell);
+        let ended = place.run(cell);
         let told = match &ended {
             Ok(side) if *side == cell.to => "switched".to_owned(),
             Ok(_) => "undone".to_owned(),
@@ -418,10 +349,10 @@ fn whatever_ends_the_operator_the_switch_ends_well_or_is_undone() -> Result<()> 
             break;
         }
     }
-    let verdict = probing.end(&ground.servers)?;
+    let verdict = probing.end(&place.ground.servers)?;
     println!("{verdict}");
-    let names: Vec<&str> = ground.servers.names().collect();
-    let report = stage.judge(&ground.servers, &names)?;
+    let names: Vec<&str> = place.ground.servers.names().collect();
+    let report = stage.judge(&place.ground.servers, &names)?;
     println!("{report}");
     println!("{} cells", cells.len());
     stage.kubectl(&["scale", "deployment", "mitosis", "--replicas=1"])?;

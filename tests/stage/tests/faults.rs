@@ -5,19 +5,26 @@
 
 use std::{
     io::Write as _,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mitosis::crash::Moment;
-use mitosis_site::Member;
-use mitosis_stage::{Load, Migration, Operator, Probing, Servers, Stage, Trap, until};
+use mitosis_site::{Direction, Member};
+use mitosis_stage::{Ground, Operator, Probing, Servers, Stage, Trap, until};
+use serde_json::json;
 
-const SEEDED: Duration = Duration::from_secs(240);
 /// Within this time after the fault was mended every cell has ended.
 const ENDED: Duration = Duration::from_secs(240);
-const SCALE: u32 = 2;
+
+/// Bits per second of a slow link: less than the load writes.
+const SLOW: u64 = 1_000_000;
+/// Drops the leader's slot on its upstream, against its reconnecting.
+const DROP_SLOT: &str = "DO $$ BEGIN FOR attempt IN 1..400 LOOP \
+    PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'mitosis_shop_1' AND active_pid IS NOT NULL; \
+    BEGIN PERFORM pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'mitosis_shop_1'; RETURN; \
+    EXCEPTION WHEN object_in_use THEN PERFORM pg_sleep(0.005); END; END LOOP; END $$";
 
 /// Where the operator is when something breaks: a point of its way that it has just passed.
 const POINTS: [(&str, Moment, &str); 7] = [
@@ -49,18 +56,39 @@ enum Fault {
     ReplayPaused,
     /// Somebody holds a snapshot on the server that is promoted.
     LongReader,
+    /// The old primary's server is killed, and its supervisor starts it again at once.
+    OldPrimaryRestarted,
+    /// What is sent to the source arrives nowhere; what it sends arrives.
+    LinkCutToSource,
+    /// What the source sends arrives nowhere; what is sent to it arrives.
+    LinkCutFromSource,
+    /// The link carries less than is written.
+    LinkSlow,
+    /// Somebody leaves a prepared transaction behind on the old primary.
+    PreparedTransaction,
+    /// The slot from which the leader streams is dropped.
+    SlotLost,
+    /// The API server stands still, and goes on later.
+    ApiServerAway,
 }
 
 impl Fault {
-    const ALL: [Self; 8] = [
-        Self::OldPrimaryKilled,
+    const ALL: [Self; 15] = [
+        Self::OldPrimaryRestarted,
+        Self::PreparedTransaction,
+        Self::SlotLost,
+        Self::ApiServerAway,
+        Self::LinkCutToSource,
+        Self::LinkCutFromSource,
+        Self::LinkSlow,
         Self::OldPrimaryFrozen,
-        Self::CloneSourceKilled,
         Self::NewPrimaryKilled,
         Self::FollowerKilled,
         Self::LinkCut,
         Self::ReplayPaused,
         Self::LongReader,
+        Self::OldPrimaryKilled,
+        Self::CloneSourceKilled,
     ];
 
     /// A crash of the server in a pod; SQL on a server that crashes has no answer.
@@ -89,6 +117,25 @@ impl Fault {
                 let pause = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_wal_replay_pause()::text END";
                 servers.sql("shop-1", "postgres", pause).map(drop)
             }
+            Self::OldPrimaryRestarted => {
+                let a1 = stage.site.member(Member::A1);
+                a1.set_restart_policy(true)?;
+                a1.kill()
+            }
+            Self::LinkCutToSource => stage.site.link().cut_one_way(Direction::ToSite),
+            Self::LinkCutFromSource => stage.site.link().cut_one_way(Direction::FromSite),
+            Self::LinkSlow => stage.site.link().throttle(SLOW),
+            Self::PreparedTransaction => {
+                // A server that was stopped meanwhile takes none, and that is what is tried.
+                let prepare = "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'forgotten'";
+                let _ = servers.sql("a1", "postgres", prepare);
+                Ok(())
+            }
+            Self::SlotLost => {
+                let _ = servers.sql("a2", "postgres", DROP_SLOT);
+                Ok(())
+            }
+            Self::ApiServerAway => signal_api_server("STOP"),
         }
         .map(|()| None)
     }
@@ -98,17 +145,41 @@ impl Fault {
             Self::OldPrimaryKilled => stage.site.member(Member::A1).start(),
             Self::OldPrimaryFrozen => stage.site.member(Member::A1).resume(),
             Self::CloneSourceKilled => stage.site.member(Member::A2).start(),
-            Self::LinkCut => stage.site.link().heal(),
+            Self::LinkCut | Self::LinkCutToSource | Self::LinkCutFromSource => stage.site.link().heal(),
+            Self::ApiServerAway => signal_api_server("CONT"),
             Self::ReplayPaused => {
                 let resume = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_wal_replay_resume()::text END";
                 until("replay goes on", Duration::from_secs(30), || {
                     Ok(servers.sql("shop-1", "postgres", resume).is_ok())
                 })
             }
-            // Their containers start them again; the reader ends when it is dropped.
-            Self::NewPrimaryKilled | Self::FollowerKilled | Self::LongReader => Ok(()),
+            Self::OldPrimaryRestarted => stage.site.member(Member::A1).set_restart_policy(false),
+            Self::LinkSlow => stage.site.link().unthrottle(),
+            Self::PreparedTransaction => until("the transaction is rolled back", Duration::from_secs(60), || {
+                let there = "SELECT count(*) FROM pg_prepared_xacts";
+                for name in ["a1", "shop-1"] {
+                    let is_primary = servers.state(name).is_ok_and(|state| !state.in_recovery);
+                    if is_primary && servers.sql(name, "postgres", there)? != "0" {
+                        servers.sql(name, "postgres", "ROLLBACK PREPARED 'forgotten'")?;
+                    }
+                    if is_primary {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }),
+            // Their containers start them again; the reader ends when it is dropped; the operator makes the slot again.
+            Self::NewPrimaryKilled | Self::FollowerKilled | Self::LongReader | Self::SlotLost => Ok(()),
         }
     }
+}
+
+fn signal_api_server(signal: &str) -> Result<()> {
+    let status = Command::new("pkill")
+        .args(["--exact", &format!("--signal={signal}"), "kube-apiserver"])
+        .status()?;
+    ensure!(status.success(), "no kube-apiserver runs");
+    Ok(())
 }
 
 /// A session that reads for long, until it is dropped.
@@ -137,108 +208,31 @@ impl Drop for Reader {
     }
 }
 
-/// Where the cells take place.
-struct Ground<'a> {
-    stage: &'a Stage,
-    servers: Servers,
-    migration: Migration<'a>,
-    attempt: u32,
-}
-
-impl<'a> Ground<'a> {
-    fn new(stage: &'a Stage) -> Result<Self> {
-        stage.reset()?;
-        stage.cluster.apply(&stage.example()?)?;
-        let migration = Migration::new(stage, "shop");
-        stage.start_load(Load::mixed(SCALE))?;
-        migration.wait_ready("Replicating", SEEDED)?;
-        stage.kubectl(&["scale", "deployment", "mitosis", "--replicas=0"])?;
-        until("the operator's pod is gone", Duration::from_secs(60), || {
-            let pods = stage.kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=mitosis", "-o", "name"])?;
-            Ok(pods.trim().is_empty())
-        })?;
-        Ok(Self {
-            stage,
-            servers: stage.servers()?,
-            migration,
-            attempt: 1,
-        })
+/// From the source to the target with something that breaks, and back without.
+fn run(ground: &mut Ground<'_>, fault: Fault, point: (Moment, &str)) -> Result<String> {
+    let traps = [Trap::freeze(point.0, point.1)];
+    let operator = Operator::start(ground.stage, "faulty", &traps)?;
+    operator.wait_until_leading(ground.stage)?;
+    ground.ask_for("Switched", json!({"budget": "6s"}))?;
+    until("the point is reached", Duration::from_secs(40), || operator.is_frozen())?;
+    let reader = fault.strike(ground.stage, &ground.servers)?;
+    operator.resume()?;
+    // Longer than the budget: it ends in time, or waits for what is broken and says so.
+    let mended = Instant::now() + Duration::from_secs(9);
+    // An API server that stands still says nothing.
+    while Instant::now() < mended && (fault == Fault::ApiServerAway || !ground.has_ended()?) {
+        std::thread::sleep(Duration::from_millis(300));
     }
-
-    fn ask_for(&mut self, phase: &str, budget: &str) -> Result<()> {
-        self.attempt += 1;
-        self.migration
-            .patch(&format!(
-                r#"{{"spec":{{"phase":"{phase}","switchover":{{"attempt":{},"budget":"{budget}"}}}}}}"#,
-                self.attempt
-            ))
-            .map(drop)
+    drop(reader);
+    fault.mend(ground.stage, &ground.servers)?;
+    ground.wait_for_the_end(ENDED)?;
+    let primary = ground.settle(ENDED)?;
+    if primary == "shop-1" {
+        ground.ask_for("RolledBack", json!({"budget": "30s"}))?;
+        ground.wait_for_the_end(ENDED)?;
+        ensure!(ground.settle(ENDED)? == "a1", "the way back was undone");
     }
-
-    /// Whether the attempt has ended.
-    fn has_ended(&self) -> Result<bool> {
-        let record = self.migration.get()?["status"]["switchover"].clone();
-        let step = record["step"].as_str().unwrap_or_default().to_owned();
-        Ok(record["attempt"] == self.attempt && matches!(step.as_str(), "Done" | "Aborted"))
-    }
-
-    /// Waits until everybody streams from the one primary, and says which it is.
-    fn settle(&self) -> Result<String> {
-        let began = Instant::now();
-        let mut last = String::new();
-        while began.elapsed() < ENDED {
-            match self.primary_of_all() {
-                Ok(primary) => return Ok(primary),
-                Err(error) => last = format!("{error:#}"),
-            }
-            std::thread::sleep(Duration::from_millis(300));
-        }
-        bail!("not settled within {} s: {last}", ENDED.as_secs())
-    }
-
-    fn primary_of_all(&self) -> Result<String> {
-        let mut states = Vec::new();
-        for name in self.servers.names() {
-            states.push((name.to_owned(), self.servers.state(name)?));
-        }
-        let primaries: Vec<_> = states.iter().filter(|(_, state)| !state.in_recovery).collect();
-        let [(primary, state)] = primaries.as_slice() else {
-            bail!("primaries: {primaries:?}");
-        };
-        for (name, standby) in states.iter().filter(|(name, _)| name != primary) {
-            ensure!(
-                standby.streams && standby.timeline == state.timeline,
-                "{name}: {standby:?}"
-            );
-        }
-        Ok(primary.clone())
-    }
-
-    /// From the source to the target with something that breaks, and back without.
-    fn run(&mut self, fault: Fault, point: (Moment, &str)) -> Result<String> {
-        let traps = [Trap::freeze(point.0, point.1)];
-        let operator = Operator::start(self.stage, "faulty", &traps)?;
-        operator.wait_until_leading(self.stage)?;
-        self.ask_for("Switched", "6s")?;
-        until("the point is reached", Duration::from_secs(40), || operator.is_frozen())?;
-        let reader = fault.strike(self.stage, &self.servers)?;
-        operator.resume()?;
-        // Longer than the budget: it ends in time, or waits for what is broken and says so.
-        let mended = Instant::now() + Duration::from_secs(9);
-        while Instant::now() < mended && !self.has_ended()? {
-            std::thread::sleep(Duration::from_millis(300));
-        }
-        drop(reader);
-        fault.mend(self.stage, &self.servers)?;
-        until("the attempt has ended", ENDED, || self.has_ended())?;
-        let primary = self.settle()?;
-        if primary == "shop-1" {
-            self.ask_for("RolledBack", "30s")?;
-            until("the way back has ended", ENDED, || self.has_ended())?;
-            ensure!(self.settle()? == "a1", "the way back was undone");
-        }
-        Ok(primary)
-    }
+    Ok(primary)
 }
 
 #[test]
@@ -260,7 +254,7 @@ fn whatever_breaks_the_switch_ends_well_or_is_undone_once_it_is_mended() -> Resu
     let mut failure = None;
     for (index, (name, fault, point)) in cells.iter().enumerate() {
         let began = Instant::now();
-        let ended = ground.run(*fault, *point);
+        let ended = run(&mut ground, *fault, *point);
         let told = match &ended {
             Ok(primary) => format!("{primary} was primary"),
             Err(error) => format!("FAILED: {error:#}"),
@@ -287,5 +281,78 @@ fn whatever_breaks_the_switch_ends_well_or_is_undone_once_it_is_mended() -> Resu
     ensure!(failure.is_none(), "{failure:?}");
     ensure!(verdict.is_good(), "two primaries or a lost write: {verdict}");
     ensure!(report.good, "the ledger's verdict: {report}");
+    Ok(())
+}
+
+/// What an outsider's promotion of the leader comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The old primary goes on, and the gate says who is in the way.
+    Refused,
+    /// Clients are kept from both until a person has looked.
+    Halted,
+    /// It was proven before that nothing is missing: the switch goes on.
+    Switched,
+}
+
+#[test]
+fn a_promotion_by_somebody_else_never_leads_clients_to_a_server_that_lacks_rows() -> Result<()> {
+    if std::env::var("CELLS").is_ok_and(|chosen| !"PromotedByAnother".contains(&chosen)) {
+        return Ok(());
+    }
+    let stage = Stage::up(15)?;
+    let cells = [
+        ("in Gate", Moment::After, "Prepare", Outcome::Refused),
+        ("armed", Moment::After, "Arm", Outcome::Halted),
+        ("told to stop", Moment::After, "Stop", Outcome::Halted),
+        ("before promotion", Moment::After, "record-Promote", Outcome::Switched),
+    ];
+    for (place, moment, what, expected) in cells {
+        let mut ground = Ground::new(&stage)?;
+        let operator = Operator::start(&stage, "faulty", &[Trap::freeze(moment, what)])?;
+        operator.wait_until_leading(&stage)?;
+        ground.ask_for("Switched", json!({"budget": "20s"}))?;
+        until("the point is reached", Duration::from_secs(40), || operator.is_frozen())?;
+        ground
+            .servers
+            .sql("shop-1", "postgres", "SELECT pg_promote(true, 30)")?;
+        operator.resume()?;
+        let told = match expected {
+            Outcome::Refused => {
+                let mut message = String::new();
+                until("the gate says who is in the way", Duration::from_secs(30), || {
+                    message = ground.migration.status("/message")?;
+                    Ok(message.contains("shop-1"))
+                })?;
+                message
+            }
+            Outcome::Halted => ground
+                .migration
+                .wait_refusal(&["accept"], Duration::from_secs(30))
+                .or_else(|_| {
+                    ground
+                        .migration
+                        .wait_refusal(&["somebody else promoted"], Duration::from_secs(5))
+                })?,
+            Outcome::Switched => {
+                ground.wait_for_the_end(ENDED)?;
+                ground.settle(ENDED)?
+            }
+        };
+        println!("PromotedByAnother {place}: {expected:?}: {told}");
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' ";
+        let on_new = ground.servers.sql("shop-1", "postgres", sessions)?;
+        // Everything that was acknowledged is on the server that clients were led to, and nobody was led elsewhere.
+        let keeper = if expected == Outcome::Switched { "shop-1" } else { "a1" };
+        ensure!(
+            (on_new == "0") == (expected != Outcome::Switched),
+            "{place}: {on_new} sessions of clients on shop-1"
+        );
+        let report = stage.compare(&ground.servers, &[keeper])?;
+        println!("{report}");
+        ensure!(report.good, "{place}: the ledger's verdict on {keeper}: {report}");
+    }
+    stage.reset()?;
+    stage.kubectl(&["scale", "deployment", "mitosis", "--replicas=1"])?;
     Ok(())
 }
