@@ -99,8 +99,10 @@ pub async fn reconcile(migration: Arc<ClusterMigration>, context: Arc<Context>) 
                     let Some(fresh) = read(&api, &migration).await? else {
                         return Ok(Action::await_change());
                     };
-                    current = fresh;
-                    seen = seen.map(Seen::outdated);
+                    if is_news(&fresh, &current) {
+                        current = fresh;
+                        seen = seen.map(Seen::outdated);
+                    }
                 }
             }
             Err(error) if is_switching(&current) && !matches!(error, Error::LeaseLost) => {
@@ -111,11 +113,18 @@ pub async fn reconcile(migration: Arc<ClusterMigration>, context: Arc<Context>) 
                 let Some(fresh) = read(&api, &migration).await? else {
                     return Ok(Action::await_change());
                 };
-                current = fresh;
+                if is_news(&fresh, &current) {
+                    current = fresh;
+                }
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether somebody wrote since. Where nobody did, what is known and not stored, the covered steps, stays.
+fn is_news(fresh: &ClusterMigration, current: &ClusterMigration) -> bool {
+    fresh.metadata.resource_version != current.metadata.resource_version
 }
 
 /// What was seen: for the next decision, or only kept from an earlier one.

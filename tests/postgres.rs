@@ -338,6 +338,27 @@ fn terminate(process: &std::process::Child) {
 }
 
 #[tokio::test]
+async fn a_server_that_is_restarted_from_inside_inherits_no_open_files() {
+    let a1 = Server::primary();
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let session = a1.session().await;
+        let server = fetch_server_switching(&session).await.unwrap();
+        open.push(
+            std::fs::read_dir(format!("/proc/{}/fd", server.postmaster))
+                .unwrap()
+                .count(),
+        );
+        restart_by_sql(&session, &server, None).await.unwrap();
+    }
+    // Each restart would add those of the session that ordered it, until no server starts any more.
+    assert!(
+        open[3] <= open[1],
+        "open files of the postmaster after each restart: {open:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_a_refusal_and_a_closed_port_is_not() {
     let a1 = Server::primary();
     let mut login = Server::login();

@@ -19,7 +19,7 @@ use crate::{
 
 /// How long a look at one server may take.
 const LOOK: Duration = Duration::from_secs(4);
-/// How long a look at the old primary may take while the other side is what matters.
+/// How long a look at the old primary may take once it was told to stop: the other side is what matters.
 const GLANCE: Duration = Duration::from_millis(500);
 /// How long nothing but the other side matters, in milliseconds since the old primary was told to stop. It was seen to serve no more; while
 /// it starts as a standby, each attempt to log in would take time from it.
@@ -124,10 +124,12 @@ pub async fn look_at(
         let exists = member.side == Side::Source || objects.pod_roles.contains_key(member.name.as_str());
         let login = credentials.of(member.side);
         let stopped = record.and_then(|record| record.started(Step::Stop));
-        let hurry = stopped.is_some_and(|stopped| now.as_millisecond() - stopped.as_millisecond() < HURRY);
-        let is_aside =
-            is_old_primary && record.is_some_and(|record| matches!(record.step, Step::Prove | Step::Promote));
-        let patience = if is_aside { GLANCE } else { LOOK };
+        // A clock that runs ahead elsewhere makes no hurry.
+        let hurry =
+            stopped.is_some_and(|stopped| (0..HURRY).contains(&(now.as_millisecond() - stopped.as_millisecond())));
+        let is_at = |steps: &[Step]| is_old_primary && record.is_some_and(|record| steps.contains(&record.step));
+        let is_aside = is_at(&[Step::Prove, Step::Promote]);
+        let patience = if is_aside || is_at(&[Step::Stop]) { GLANCE } else { LOOK };
         async move {
             if !exists || !focus.includes(is_old_primary, is_new_primary) || (is_aside && hurry) {
                 return Sight::NotLooked;

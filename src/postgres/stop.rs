@@ -11,7 +11,7 @@ pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 /// The same after an answer that may be a refusal.
 const REFUSAL: Duration = Duration::from_secs(2);
 /// How long a server may take to stop before nobody waits to start it again.
-const LONGEST_SHUTDOWN: Duration = Duration::from_hours(1);
+const LONGEST_SHUTDOWN: Duration = Duration::from_mins(10);
 
 /// Restarts the server that the session is connected to, cleanly (fast mode), and returns when the session ended.
 ///
@@ -22,15 +22,18 @@ const LONGEST_SHUTDOWN: Duration = Duration::from_hours(1);
 /// The server refuses, or still serves the session after 5 s.
 pub async fn restart_by_sql(session: &Session, server: &Server, command: Option<&str>) -> Result<(), Error> {
     let own = || {
-        // pg_ctl gives up where the server stops between its look and its signal, or needs longer to stop than it waits; a second one finds
-        // no server then and starts it, with the options that it had.
-        let restart = format!(
-            "{} -D {} -m fast -t {} -W restart",
+        // pg_ctl gives up where the server stops between its look and its signal, or needs longer to stop than it waits. Where no server runs
+        // then, a second one starts it, with the options that it had.
+        let control = format!(
+            "{} -D {}",
             quote_shell(&format!("{}/pg_ctl", server.programs)),
-            quote_shell(&server.data_directory),
-            LONGEST_SHUTDOWN.as_secs()
+            quote_shell(&server.data_directory)
         );
-        format!("kill -INT {}; {restart} || {restart}", server.postmaster)
+        let restart = format!("{control} -m fast -t {} -W restart", LONGEST_SHUTDOWN.as_secs());
+        format!(
+            "kill -INT {}; {restart} || {control} status || {restart}",
+            server.postmaster
+        )
     };
     run_and_wait_for_the_end(session, &command.map_or_else(own, ToOwned::to_owned)).await
 }
@@ -44,10 +47,19 @@ pub async fn shut_down_by_sql(session: &Session, server: &Server) -> Result<(), 
     run_and_wait_for_the_end(session, &format!("kill -INT {}", server.postmaster)).await
 }
 
+/// Closes what the program inherited. Before version 16 PostgreSQL hands the open files of the session that runs a program on to it, and the
+/// server that it starts would hand them on to its own sessions: each restart from inside would leave less, and after some fifty none would
+/// start any more ("insufficient file descriptors"). Other shells than bash know numbers of one digit only.
+const CLOSE: &str = "for fd in /proc/self/fd/*; do fd=${fd##*/}; \
+    case $fd in [012]) ;; [3-9]) eval \"exec $fd>&-\" ;; *) [ -z \"$BASH_VERSION\" ] || eval \"exec $fd>&-\" ;; esac; done; ";
+
 async fn run_and_wait_for_the_end(session: &Session, command: &str) -> Result<(), Error> {
     let what = "telling the server to stop";
-    // In a session of its own, so that it outlives the server that starts it.
-    let line = format!("setsid -f sh -c {} >/dev/null 2>&1 </dev/null", quote_shell(command));
+    // In a session of its own, so that it outlives the server that starts it. By bash where there is one: see CLOSE.
+    let line = format!(
+        "setsid -f $(command -v bash || echo sh) -c {} >/dev/null 2>&1 </dev/null",
+        quote_shell(&format!("{CLOSE}{command}"))
+    );
     let told = session
         .batch(what, &format!("COPY (SELECT '') TO PROGRAM {}", quote_literal(&line)))
         .await;

@@ -4,7 +4,14 @@
 data=$1
 # Where a pod was deleted by force, its container may still run beside the new one. The server holds the lock too, and outlives this shell.
 exec 9>>"$data.lock"
-flock -n 9 || { echo "another container still runs on this volume; waiting for its end" >&2; flock 9; }
+if ! flock -n 9; then
+  echo "another container still runs on this volume; waiting for its end" >&2
+  # Ends by a signal, too: this shell is the container's first process and waits for it.
+  flock 9 &
+  lock=$!
+  trap 'kill "$lock"' TERM INT
+  wait "$lock" || exit 1
+fi
 # Left by a crash: nothing else uses the volume now, and in a new container the process id in it may be anybody's.
 rm -f "$data/postmaster.pid"
 ending=
