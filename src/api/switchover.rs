@@ -289,7 +289,7 @@ pub struct SwitchoverStatus {
     pub timeline: u32,
     /// Generation of the routing that holds, and that releases when it is one higher.
     pub generation: u64,
-    /// When the budget ends. Set with the step Hold.
+    /// When the budget ends. Set with the step Arm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub deadline: Option<Timestamp>,

@@ -59,7 +59,7 @@ pub struct Server {
     pub follows_port: Option<u16>,
     /// Whether `standby.signal` exists in the data directory.
     pub standby_signal: bool,
-    /// By whose order it is there: its first line.
+    /// On a primary, by whose order it is there: its first line.
     pub armed_by: Option<String>,
     /// Position where the last checkpoint record begins, from the control file.
     pub checkpoint: Lsn,

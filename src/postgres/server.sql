@@ -16,7 +16,7 @@ SELECT json_build_object(
   'follows_host', substring(f.conninfo FROM 'host=''?([^'' ]*)'),
   'follows_port', substring(f.conninfo FROM 'port=''?([0-9]+)')::int,
   'standby_signal', f.standby_signal,
-  'armed_by', CASE WHEN f.standby_signal THEN split_part(pg_read_file('standby.signal'), E'\n', 1) END,
+  'armed_by', CASE WHEN f.standby_signal AND NOT r.in_recovery THEN split_part(pg_read_file('standby.signal'), E'\n', 1) END,
   'checkpoint', c.checkpoint_lsn,
   'redo', c.redo_lsn,
   'superuser', u.rolsuper,

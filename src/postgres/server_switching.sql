@@ -14,7 +14,7 @@ SELECT json_build_object(
   'follows_host', substring(f.conninfo FROM 'host=''?([^'' ]*)'),
   'follows_port', substring(f.conninfo FROM 'port=''?([0-9]+)')::int,
   'standby_signal', a.exists,
-  'armed_by', CASE WHEN a.exists THEN split_part(pg_read_file('standby.signal'), E'\n', 1) END,
+  'armed_by', CASE WHEN a.exists AND NOT r.in_recovery THEN split_part(pg_read_file('standby.signal'), E'\n', 1) END,
   'checkpoint', c.checkpoint_lsn,
   'redo', c.redo_lsn,
   -- The bytes in which a shutdown checkpoint lies when it is the last record that was replayed.

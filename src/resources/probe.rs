@@ -27,7 +27,7 @@ pub fn probe_name(migration: &ClusterMigration) -> String {
 #[must_use]
 pub fn build_probe(migration: &ClusterMigration) -> Wanted {
     let target = &migration.spec.target;
-    let programs = "for program in postgres pg_basebackup pg_ctl pg_isready; do command -v $program >/dev/null || missing=\"$missing $program\"; done";
+    let programs = "for program in postgres pg_basebackup pg_ctl pg_isready flock; do command -v $program >/dev/null || missing=\"$missing $program\"; done";
     let script = format!(
         "missing=; {programs}; if [ -n \"$missing\" ]; then echo \"not on PATH:$missing\" >/dev/termination-log; exit 1; fi; postgres --version >/dev/termination-log"
     );
