@@ -29,6 +29,8 @@ impl<'a> Ground<'a> {
     /// It does not come to replicate.
     pub fn new(stage: &'a Stage) -> Result<Self> {
         stage.reset()?;
+        // An earlier ground took it away.
+        stage.kubectl(&["scale", "deployment", "mitosis", "--replicas=1"])?;
         stage.cluster.apply(&stage.example()?)?;
         let migration = Migration::new(stage, "shop");
         stage.start_load(Load::mixed(SCALE))?;
