@@ -1,6 +1,7 @@
 //! Holding clients and releasing them.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,12 +10,12 @@ use std::{
 
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Desired, file};
 use crate::{
     address::Address,
-    haproxy::{Admin, Configuration, Lead, Load, Master, Reload, RouteName, RuntimeError},
+    haproxy::{Admin, Configuration, Lead, Master, Reload, RouteName, RuntimeError},
 };
 
 /// Time for sessions that are about to end by themselves: those of clients that connect for each request.
@@ -41,7 +42,7 @@ pub enum AgentError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     /// Sessions outlive the hold.
-    #[error("{sessions} sessions and {old_workers} former workers did not end within {} s: restart this HAProxy", END.as_secs())]
+    #[error("{sessions} sessions and {old_workers} former workers did not end within {} s: see them in the log of its agent, or restart this HAProxy", END.as_secs())]
     Sessions {
         /// Sessions on the held routes.
         sessions: u64,
@@ -110,9 +111,22 @@ impl Haproxy {
         // First of all: a HAProxy that starts anew from here on leads nowhere.
         self.write(desired).await?;
         self.admin.stop_accepting(&desired.held).await?;
+        let backends: Vec<String> = desired.held.iter().map(RouteName::backend).collect();
         let start = Instant::now();
+        let mut is_cut = false;
         loop {
-            let sessions = sessions(&self.admin.running().await?.load, &desired.held);
+            let load = self.admin.running().await?.load;
+            // No server takes a session any more once they were cut. One without a server reaches none, and it may stay for long: HAProxy
+            // cannot end it before its client has taken the last of its answer.
+            let sessions = if is_cut {
+                sum(&load.with_server, &backends)
+            } else {
+                let frontends = desired
+                    .held
+                    .iter()
+                    .filter_map(|route| load.frontends.get(&route.frontend()));
+                sum(&load.backends, &backends).max(frontends.map(|frontend| frontend.sessions).sum())
+            };
             let late = start.elapsed() > END;
             if sessions == 0 || late {
                 // What a former worker serves cannot be ended from here.
@@ -121,14 +135,17 @@ impl Haproxy {
                     return Ok(());
                 }
                 if late {
+                    for session in self.admin.sessions(&backends).await? {
+                        warn!(session, "this one outlives the hold");
+                    }
                     return Err(AgentError::Sessions { sessions, old_workers });
                 }
             }
             if sessions > 0 && start.elapsed() > GRACE {
-                let backends: Vec<String> = desired.held.iter().map(RouteName::backend).collect();
                 let mut servers = self.admin.servers().await?;
                 servers.retain(|server| backends.contains(&server.backend));
                 self.admin.end_sessions(&servers).await?;
+                is_cut = true;
             }
             sleep(POLL).await;
         }
@@ -255,13 +272,7 @@ fn list_servers(configuration: &Configuration) -> Option<Vec<Lead>> {
     Some(servers)
 }
 
-/// Sessions on these routes.
-fn sessions(load: &Load, routes: &[RouteName]) -> u64 {
-    let backends = routes
-        .iter()
-        .filter_map(|route| load.backends.get(&route.backend()).copied());
-    let frontends = routes
-        .iter()
-        .filter_map(|route| Some(load.frontends.get(&route.frontend())?.sessions));
-    backends.sum::<u64>().max(frontends.sum())
+/// Sessions of these backends.
+fn sum(sessions: &BTreeMap<String, u64>, backends: &[String]) -> u64 {
+    backends.iter().filter_map(|name| sessions.get(name)).sum()
 }

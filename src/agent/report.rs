@@ -13,7 +13,7 @@ pub enum ReportState {
     Waiting,
     /// The running HAProxy answers with the wanted generation.
     Running,
-    /// New clients wait, and no session is left on the held routes, in no worker.
+    /// New clients wait, and no session of the held routes has a server, in no worker.
     Held,
     /// What is wanted was tried and did not work; what ran before still runs.
     Failed,

@@ -225,6 +225,11 @@ defaults
             ));
             line(format_args!("    server none 127.0.0.1:9"));
         } else {
+            if route.kind.is_held() {
+                // The session of a client that left while its statement runs: PostgreSQL would keep it to the statement's end, no command ends
+                // it, and a hold would wait for it.
+                line(format_args!("    timeout server-fin 1s"));
+            }
             let check = match route.kind {
                 RouteKind::Primary => "    retries 5\n    option redispatch 1",
                 RouteKind::Replicas => {

@@ -187,6 +187,22 @@ impl Admin {
         self.0.tell(&join(commands)).await
     }
 
+    /// HAProxy's own line on each session of these backends, shortened; it names the client as `src=`.
+    pub async fn sessions(&self, backends: &[String]) -> Result<Vec<String>, RuntimeError> {
+        let answer = self.0.ask("show sess").await?;
+        let is_theirs = |line: &&str| {
+            line.split(' ').any(|word| {
+                word.strip_prefix("be=")
+                    .is_some_and(|name| backends.iter().any(|backend| backend == name))
+            })
+        };
+        Ok(answer
+            .lines()
+            .filter(is_theirs)
+            .map(|line| line.chars().take(400).collect())
+            .collect())
+    }
+
     /// The servers of all backends.
     pub async fn servers(&self) -> Result<Vec<Server>, RuntimeError> {
         let command = "show servers state";

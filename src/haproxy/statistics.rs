@@ -20,6 +20,8 @@ pub struct Load {
     pub frontends: BTreeMap<String, Frontend>,
     /// Sessions now, by name of the backend.
     pub backends: BTreeMap<String, u64>,
+    /// Those of them that have a server, by name of the backend. The others wait for one, or for a client to take the last of its answer.
+    pub with_server: BTreeMap<String, u64>,
 }
 
 impl Load {
@@ -43,7 +45,7 @@ impl Load {
                 "BACKEND" => {
                     load.backends.insert(name, number(sessions)?);
                 }
-                _ => {}
+                _ => *load.with_server.entry(name).or_default() += number(sessions)?,
             }
         }
         Some(load)
@@ -126,13 +128,14 @@ mod tests {
     fn columns_are_found_by_their_names() {
         let answer = "# pxname,svname,qcur,qmax,scur,smax,slim,stot
 fe_write,FRONTEND,,,3,4,0,9
-be_write,s1,0,0,2,2,,9
-be_write,BACKEND,0,0,2,2,500,9
+be_write,s1,0,0,1,2,,9
+be_write,s2,0,0,1,2,,9
+be_write,BACKEND,0,0,3,3,500,9
 
 ";
         let load = Load::parse(answer).unwrap();
         assert_eq!(load.frontends["fe_write"], Frontend { sessions: 3, limit: 0 });
-        assert_eq!(load.backends["be_write"], 2);
+        assert_eq!((load.backends["be_write"], load.with_server["be_write"]), (3, 2));
         assert_eq!(Load::parse("Permission denied"), None);
     }
 

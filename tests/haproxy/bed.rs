@@ -28,7 +28,12 @@ use tokio::{
     time::timeout,
 };
 
-/// A server that answers each line with its name.
+/// To a server: work for ever without a look at the client, as PostgreSQL does while a statement runs.
+pub const WORK: &str = "work\n";
+/// To a server: talk without end.
+pub const TALK: &str = "talk\n";
+
+/// A server that answers each line with its name, but for [`WORK`] and [`TALK`].
 pub struct Echo {
     pub address: Address,
     requests: Arc<AtomicU64>,
@@ -48,6 +53,11 @@ impl Echo {
                     let mut line = String::new();
                     while stream.read_line(&mut line).await.is_ok_and(|bytes| bytes > 0) {
                         count.fetch_add(1, Ordering::SeqCst);
+                        match line.as_str() {
+                            WORK => std::future::pending().await,
+                            TALK => while stream.write_all(&[b'.'; 16384]).await.is_ok() {},
+                            _ => {}
+                        }
                         if stream.write_all(format!("{name}\n").as_bytes()).await.is_err() {
                             return;
                         }
@@ -62,6 +72,18 @@ impl Echo {
     /// Requests so far.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    /// Waits until this many came.
+    pub async fn until_requests(&self, count: u64) {
+        let enough = async {
+            while self.requests() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), enough)
+            .await
+            .expect("HAProxy leads to this server");
     }
 }
 

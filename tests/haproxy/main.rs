@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bed::{Bed, Echo, request};
+use bed::{Bed, Echo, TALK, WORK, request};
 use mitosis::{
     agent::{Report, ReportState, router},
     haproxy::State,
@@ -78,6 +78,32 @@ async fn a_switch_loses_no_new_client_and_cuts_each_session_once() {
         served.len(),
         report.haproxy_version.unwrap()
     );
+}
+
+/// Neither of these sessions can be ended by command: HAProxy has closed one side of each already, or has yet to deliver what a client
+/// does not take. An ordinary hold takes milliseconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_is_not_kept_up_by_a_client_that_left_its_statement_nor_by_one_that_reads_no_more() {
+    let (a, b) = (Echo::start("A").await, Echo::start("B").await);
+    let mut bed = Bed::start(&[&a]).await;
+    bed.wish(1, State::Open, &[&a]);
+    bed.until("generation 1 runs", |report| report.is_running(1)).await;
+    let mut deaf = TcpStream::connect(("127.0.0.1", bed.port)).await.unwrap();
+    deaf.write_all(TALK.as_bytes()).await.unwrap();
+    let mut leaving = TcpStream::connect(("127.0.0.1", bed.port)).await.unwrap();
+    leaving.write_all(WORK.as_bytes()).await.unwrap();
+    a.until_requests(2).await;
+    drop(leaving);
+
+    bed.wish(2, State::Held, &[&a]);
+    let report = bed.until("it is held", |report| report.is_holding(2)).await;
+    let took = Duration::from_millis(report.took_milliseconds.unwrap());
+    assert!(took < Duration::from_secs(2), "held after {took:?}");
+
+    bed.wish(3, State::Open, &[&b]);
+    bed.until("generation 3 runs", |report| report.is_running(3)).await;
+    assert_eq!(request(bed.port).await.unwrap(), "B");
+    drop(deaf);
 }
 
 /// What HAProxy refuses is reported, and the former configuration goes on.
