@@ -4,7 +4,7 @@ export POSTGRES
 CARGO ?= cargo
 STAGE = $(CARGO) run --quiet --package mitosis-stage --bin stage --
 
-.PHONY: help tools check test test-faults up env down reset demo crds docs fmt bench-seeding bench-switchover
+.PHONY: help tools check test test-versions test-faults up env down reset demo crds docs fmt bench-seeding bench-switchover
 
 help:
 	@echo "make demo    one complete migration under write load (POSTGRES=15, 17 or 18)"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench-seeding   base backup of the Job against the same command by hand"
 	@echo "make bench-switchover  30 switches there and back under load: gaps of the clients, time of each step"
 	@echo "make check   format, clippy, unit tests, chart: the fast part"
+	@echo "make test-versions  the operator's SQL against PostgreSQL 14, 15, 16, 17 and 18 (servers from npm)"
 	@echo "make test    everything, end-to-end tests on the real cluster included"
 
 tools:
@@ -35,7 +36,10 @@ check: tools
 	$(CARGO) test --quiet --locked --package pg-mitosis
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps --package pg-mitosis
 
-test: check
+test-versions: tools
+	tests/versions.sh
+
+test: check test-versions
 	$(CARGO) build --quiet --locked --package mitosis-stage --package mitosis-bed --bins
 	$(CARGO) build --quiet --locked --package pg-mitosis --bin mitosis --features crash-points
 	$(STAGE) down

@@ -48,7 +48,7 @@ async fn pair() -> (Server, Session, Server, Session) {
     let slot = name("b1").slot();
     ensure_slot(&on_a1, &slot).await.unwrap();
     ensure_slot(&on_a1, &slot).await.unwrap();
-    let b1 = Server::standby_of(&a1, slot.as_str());
+    let b1 = Server::standby_of(&a1).await;
     let on_b1 = b1.session().await;
     follow(&on_b1, &conninfo(&a1, "b1"), &slot).await.unwrap();
     until("b1 streams", async || {

@@ -59,19 +59,40 @@ impl Server {
         server
     }
 
-    /// A standby cloned from another server.
-    pub fn standby_of(upstream: &Self, slot: &str) -> Self {
+    /// A standby cloned from another server by PostgreSQL's low-level interface: not every package of servers has pg_basebackup.
+    pub async fn standby_of(upstream: &Self) -> Self {
         let server = Self::prepare();
-        server.own();
         let data = server.data();
-        let conninfo = format!("host=127.0.0.1 port={} user=mitosis", upstream.port);
-        server.run(
-            "pg_basebackup",
-            &["-D", &data, "-d", &conninfo, "-S", slot, "-X", "stream", "-c", "fast"],
-        );
-        std::fs::write(Path::new(&data).join("postgresql.auto.conf"), "").unwrap();
-        std::fs::write(Path::new(&data).join("standby.signal"), "").unwrap();
-        server.configure(&data);
+        let session = upstream.session_of("clone").await;
+        let row = session.query_one("SELECT current_setting('server_version_num')::int", &[]);
+        let (begin, end) = if row.await.unwrap().get::<_, i32>(0) >= 150_000 {
+            ("pg_backup_start('clone', true)", "pg_backup_stop(false)")
+        } else {
+            ("pg_start_backup('clone', true, false)", "pg_stop_backup(false, false)")
+        };
+        session.batch_execute(&format!("SELECT {begin}")).await.unwrap();
+        let copy = |from: &str, to: &str| {
+            let copied = Command::new("cp")
+                .args(["--archive", "--no-target-directory", from, to])
+                .status();
+            assert!(copied.unwrap().success());
+        };
+        copy(&upstream.data(), &data);
+        let label = session
+            .query_one(&format!("SELECT labelfile FROM {end}"), &[])
+            .await
+            .unwrap();
+        // With what was written meanwhile, without which it is not consistent.
+        copy(&format!("{}/pg_wal", upstream.data()), &format!("{data}/pg_wal"));
+        let data = Path::new(&data);
+        std::fs::write(data.join("backup_label"), label.get::<_, String>(0)).unwrap();
+        std::fs::remove_file(data.join("postmaster.pid")).unwrap();
+        // Slots belong to the server that has them.
+        std::fs::remove_dir_all(data.join("pg_replslot")).unwrap();
+        std::fs::create_dir(data.join("pg_replslot")).unwrap();
+        std::fs::write(data.join("postgresql.auto.conf"), "").unwrap();
+        std::fs::write(data.join("standby.signal"), "").unwrap();
+        server.configure(data.to_str().unwrap());
         server.own();
         server.start();
         server
