@@ -359,6 +359,21 @@ async fn a_server_that_is_restarted_from_inside_inherits_no_open_files() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_restarted_from_inside_goes_on_with_its_log() {
+    let a1 = Server::primary();
+    let starts = || {
+        let log = std::fs::read_to_string(a1.output("log")).unwrap();
+        log.matches("database system is ready to accept connections").count()
+    };
+    let session = a1.session().await;
+    let server = fetch_server_switching(&session).await.unwrap();
+    let before = starts();
+    restart_by_sql(&session, &server, None).await.unwrap();
+    a1.session().await;
+    assert_eq!(starts(), before + 1);
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_a_refusal_and_a_closed_port_is_not() {
     let a1 = Server::primary();
     let mut login = Server::login();

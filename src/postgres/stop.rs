@@ -15,7 +15,8 @@ const LONGEST_SHUTDOWN: Duration = Duration::from_mins(10);
 
 /// Restarts the server that the session is connected to, cleanly (fast mode), and returns when the session ended.
 ///
-/// `command` is the user's own command line for a supervised server; without it the server's `pg_ctl` restarts it. `server` must have been
+/// `command` is the user's own command line for a supervised server; without it the server's `pg_ctl` restarts it, and what is started logs
+/// where the stopped one did. `server` must have been
 /// read by [`super::fetch_server_switching`].
 ///
 /// # Errors
@@ -48,16 +49,20 @@ pub async fn shut_down_by_sql(session: &Session, server: &Server) -> Result<(), 
 }
 
 /// Closes what the program inherited. Before version 16 PostgreSQL hands the open files of the session that runs a program on to it, and the
-/// server that it starts would hand them on to its own sessions: each restart from inside would leave less (36 files in the test beside this), until none would start any
-/// more ("insufficient file descriptors"). Other shells than bash know numbers of one digit only.
+/// server that it starts would hand them on to its own sessions: each restart from inside would leave less (36 files each in tests/postgres.rs),
+/// until none would start any more ("insufficient file descriptors"). Other shells than bash know numbers of one digit only.
 const CLOSE: &str = "for fd in /proc/self/fd/*; do fd=${fd##*/}; \
     case $fd in [012]) ;; [3-9]) eval \"exec $fd>&-\" ;; *) [ -z \"$BASH_VERSION\" ] || eval \"exec $fd>&-\" ;; esac; done; ";
+
+/// Whatever the command starts goes on with the server's log where that is a file or the journal's socket. A pipe leads to the server's own
+/// logging process, which would wait for its end.
+const LOG: &str = "[ -f /proc/self/fd/2 ] || [ -S /proc/self/fd/2 ] || exec 2>/dev/null; ";
 
 async fn run_and_wait_for_the_end(session: &Session, command: &str) -> Result<(), Error> {
     let what = "telling the server to stop";
     // In a session of its own, so that it outlives the server that starts it. By bash where there is one: see CLOSE.
     let line = format!(
-        "setsid -f $(command -v bash || echo sh) -c {} >/dev/null 2>&1 </dev/null",
+        "{LOG}setsid -f $(command -v bash || echo sh) -c {} >&2 </dev/null",
         quote_shell(&format!("{CLOSE}{command}"))
     );
     let told = session
