@@ -168,7 +168,7 @@ impl Actor<'_> {
                 token,
             } => self.arm(member, upstream, slot, token).await,
             Action::Disarm { member, armed_by } => self.disarm(member, armed_by.as_deref()).await,
-            Action::Stop { member, by } => self.stop(member, by).await,
+            Action::Stop { member, armed_by, by } => self.stop(member, armed_by, by).await,
             Action::Rehearse { member, by } => self.rehearse(member, by).await,
             Action::Detach { member } => self.detach(member).await,
             Action::DropCanary { on } => self.drop_canary(on).await,

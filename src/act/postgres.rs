@@ -128,11 +128,12 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn stop(&self, member: &MemberName, by: &StopBy) -> Result<(), Error> {
+    /// Stops the primary that was armed by this order: one that comes late must not stop a server that somebody armed anew.
+    pub(super) async fn stop(&self, member: &MemberName, armed_by: &str, by: &StopBy) -> Result<(), Error> {
         let session = self.session(member).await?;
         let server = postgres::fetch_server_switching(&session).await.map_err(on(member))?;
-        if server.in_recovery || !server.standby_signal {
-            return Err(Error::Outdated(format!("{member} is not an armed primary")));
+        if server.in_recovery || server.armed_by.as_deref() != Some(armed_by) {
+            return Err(Error::Outdated(format!("{member} is no primary that {armed_by} armed")));
         }
         self.ensure_lease()?;
         self.restart(member, &session, &server, by).await

@@ -157,6 +157,8 @@ pub enum Action {
     Stop {
         /// The old primary.
         member: MemberName,
+        /// By whose order it was armed: the switchover's id.
+        armed_by: String,
         /// How.
         by: StopBy,
     },

@@ -225,7 +225,11 @@ impl Turn<'_> {
                 .into_iter()
                 .collect(),
             Effect::Stop => match self.stop_by() {
-                Some(by) => vec![Action::Stop { member: old(), by }],
+                Some(by) => vec![Action::Stop {
+                    member: old(),
+                    armed_by: self.record.id.clone(),
+                    by,
+                }],
                 None => {
                     return Decision::Wait {
                         told: self.told(Reason::NeedsAttention, self.ask_to_stop()),
