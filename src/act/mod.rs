@@ -118,11 +118,8 @@ impl Actor<'_> {
     }
 
     async fn act_once(&self, action: &Action, effects: &mut Effects) -> Result<(), Error> {
-        if action.is_dangerous_late() {
-            if self.read.elapsed() > CURRENT {
-                kubernetes::ensure_current(self.client, self.migration()).await?;
-            }
-            self.ensure_lease()?;
+        if action.is_dangerous_late() && self.read.elapsed() > CURRENT {
+            kubernetes::ensure_current(self.client, self.migration()).await?;
         }
         match action {
             Action::Apply(object) => kubernetes::apply(self.client, self.migration(), object).await,

@@ -49,7 +49,7 @@ pub async fn shut_down_by_sql(session: &Session, server: &Server) -> Result<(), 
 }
 
 /// Closes what the program inherited. Before version 16 PostgreSQL hands the open files of the session that runs a program on to it, and the
-/// server that it starts would hand them on to its own sessions: each restart from inside would leave less (36 files each in tests/postgres.rs),
+/// server that it starts would hand them on to its own sessions: each restart from inside would leave less (36 files each in tests/postgres),
 /// until none would start any more ("insufficient file descriptors"). Other shells than bash know numbers of one digit only.
 const CLOSE: &str = "for fd in /proc/self/fd/*; do fd=${fd##*/}; \
     case $fd in [012]) ;; [3-9]) eval \"exec $fd>&-\" ;; *) [ -z \"$BASH_VERSION\" ] || eval \"exec $fd>&-\" ;; esac; done; ";

@@ -1,5 +1,6 @@
 //! The SQL of the operator does on real servers what its names say.
 
+mod acting;
 mod servers;
 
 use std::{
