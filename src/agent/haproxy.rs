@@ -24,6 +24,8 @@ const GRACE: Duration = Duration::from_millis(5);
 const END: Duration = Duration::from_secs(3);
 /// Time for a reload, which waits for names in the configuration to be resolved.
 const RELOAD: Duration = Duration::from_secs(10);
+/// How many of the sessions that outlive a hold are named in the log.
+const NAMED: usize = 20;
 /// How often HAProxy is asked while clients wait for it.
 const POLL: Duration = Duration::from_millis(3);
 
@@ -128,24 +130,36 @@ impl Haproxy {
                 sum(&load.backends, &backends).max(frontends.map(|frontend| frontend.sessions).sum())
             };
             let late = start.elapsed() > END;
-            if sessions == 0 || late {
+            // Even where none is there: one may have been on its way to a server.
+            if is_cut && (sessions == 0 || late) {
                 // What a former worker serves cannot be ended from here.
                 let old_workers = self.master.processes().await?.old_workers;
                 if sessions == 0 && old_workers == 0 {
                     return Ok(());
                 }
                 if late {
-                    for session in self.admin.sessions(&backends).await? {
+                    // Nothing that goes wrong here may hide the error that it explains.
+                    for session in self
+                        .admin
+                        .sessions(&backends)
+                        .await
+                        .unwrap_or_default()
+                        .iter()
+                        .take(NAMED)
+                    {
                         warn!(session, "this one outlives the hold");
                     }
                     return Err(AgentError::Sessions { sessions, old_workers });
                 }
             }
-            if sessions > 0 && start.elapsed() > GRACE {
+            if sessions == 0 || start.elapsed() > GRACE {
                 let mut servers = self.admin.servers().await?;
                 servers.retain(|server| backends.contains(&server.backend));
                 self.admin.end_sessions(&servers).await?;
-                is_cut = true;
+                if !is_cut {
+                    is_cut = true;
+                    continue;
+                }
             }
             sleep(POLL).await;
         }
@@ -190,6 +204,7 @@ impl Haproxy {
             return Ok(false);
         };
         self.admin.lead(&servers).await?;
+        // Not in service before it is known where it leads.
         let seen = self.admin.servers().await?;
         let is_led = |lead: &Lead| {
             seen.iter().any(|seen| {
@@ -202,6 +217,7 @@ impl Haproxy {
         if !servers.iter().all(is_led) {
             return Ok(false);
         }
+        self.admin.take_into_service(&servers).await?;
         let routes = wanted.routes().iter();
         let held: Vec<RouteName> = routes
             .filter(|route| route.kind.is_held())

@@ -153,16 +153,22 @@ impl Admin {
         self.0.tell(&join(commands)).await
     }
 
-    /// Leads servers to other addresses and takes them into service.
+    /// Leads servers to other addresses.
     ///
     /// What HAProxy says to it is not understood by all versions alike: read [`Admin::servers`] back.
     pub async fn lead(&self, servers: &[Lead]) -> Result<(), RuntimeError> {
         let commands = servers.iter().map(|lead| {
-            let (server, ip, port) = (format!("{}/{}", lead.backend, lead.server), lead.to.ip(), lead.to.port());
-            // Where health is checked, a server that comes out of maintenance would have to wait for the next check.
-            format!(
-                "set server {server} addr {ip} port {port};set server {server} state ready;set server {server} health up"
-            )
+            let (ip, port) = (lead.to.ip(), lead.to.port());
+            format!("set server {}/{} addr {ip} port {port}", lead.backend, lead.server)
+        });
+        self.0.ask(&join(commands)).await.map(drop)
+    }
+
+    /// Takes servers into service. Where health is checked, a server that comes out of maintenance would have to wait for the next check.
+    pub async fn take_into_service(&self, servers: &[Lead]) -> Result<(), RuntimeError> {
+        let commands = servers.iter().map(|lead| {
+            let server = format!("{}/{}", lead.backend, lead.server);
+            format!("set server {server} state ready;set server {server} health up")
         });
         self.0.ask(&join(commands)).await.map(drop)
     }
