@@ -183,6 +183,23 @@ fn arm_is_done_until_it_is_seen_and_only_then_are_clients_held() {
     );
 }
 
+/// The file of another attempt, or the empty one of an order that did not fit on a full disk.
+#[test]
+fn what_this_attempt_did_not_write_arms_nothing() {
+    for armed_by in ["u-0", ""] {
+        let mut world = World::switching(Step::Arm);
+        world.arm();
+        world.change("a1", |a1| a1.armed_by = Some(armed_by.to_owned()));
+        assert!(
+            matches!(actions(&world).as_slice(), [Action::Arm { token, .. }] if token == "u-1"),
+            "{armed_by:?}"
+        );
+        let mut world = World::switching(Step::Stop);
+        world.change("a1", |a1| a1.armed_by = Some(armed_by.to_owned()));
+        assert_eq!(world.advances_to(), Some(Step::Restore), "{armed_by:?}");
+    }
+}
+
 #[test]
 fn stop_is_over_when_the_old_primary_serves_no_more_and_the_proof_decides_what_that_means() {
     let mut world = World::switching(Step::Stop);

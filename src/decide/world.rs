@@ -185,6 +185,7 @@ impl World {
     pub fn arm(&mut self) {
         self.change("a1", |a1| {
             a1.standby_signal = true;
+            a1.armed_by = Some("u-1".to_owned());
             a1.follows_as = Some("mitosis_a1".to_owned());
             a1.follows_host = Some("10.244.0.1".to_owned());
             a1.follows_port = Some(30001);

@@ -188,18 +188,16 @@ impl Turn<'_> {
     }
 
     fn at_old_primary(&self) -> Observed {
-        let Some(conninfo) = conninfo_between(self.seen, self.old, self.new) else {
+        if conninfo_between(self.seen, self.old, self.new).is_none() {
             return (
                 Seen::AddressUnknown,
                 format!("where {} reaches {}", self.old.name, self.new.name),
             );
-        };
+        }
         match self.old.server() {
             None => (Seen::OldUnseen, self.old.unseen_because()),
             Some(server) if server.in_recovery => plain(Seen::OldStandby),
-            Some(server) if server.standby_signal && is_told_to_follow(server, &conninfo.upstream, self.old) => {
-                plain(Seen::OldArmed)
-            }
+            Some(_) if self.is_armed() => plain(Seen::OldArmed),
             Some(_) => plain(Seen::OldServes),
         }
     }
@@ -336,11 +334,14 @@ impl Turn<'_> {
         others.find(serves)
     }
 
-    /// Whether the old primary would come back as a standby of the other side.
+    /// Whether the old primary would come back as a standby of the other side, by order of this attempt: what somebody else left there, or an
+    /// order that did not fit on the disk, counts for nothing.
     fn is_armed(&self) -> bool {
         let conninfo = conninfo_between(self.seen, self.old, self.new);
         self.old.server().zip(conninfo).is_some_and(|(server, conninfo)| {
-            server.standby_signal && is_told_to_follow(server, &conninfo.upstream, self.old)
+            server.standby_signal
+                && server.armed_by.as_deref() == Some(&self.record.id)
+                && is_told_to_follow(server, &conninfo.upstream, self.old)
         })
     }
 
