@@ -60,10 +60,11 @@ const LOG: &str = "[ -f /proc/self/fd/2 ] || [ -S /proc/self/fd/2 ] || exec 2>/d
 
 async fn run_and_wait_for_the_end(session: &Session, command: &str) -> Result<(), Error> {
     let what = "telling the server to stop";
-    // In a session of its own, so that it outlives the server that starts it. By bash where there is one: see CLOSE.
+    // In a session of its own, so that it outlives the server that starts it; in the background by the shell, since not every setsid can do
+    // that. By bash where there is one: see CLOSE. A log whose reader is gone must not end the command half-way.
     let line = format!(
-        "{LOG}setsid -f $(command -v bash || echo sh) -c {} >&2 </dev/null",
-        quote_shell(&format!("{CLOSE}{command}"))
+        "{LOG}setsid $(command -v bash || echo sh) -c {} >&2 </dev/null &",
+        quote_shell(&format!("trap '' PIPE; {CLOSE}{command}"))
     );
     let told = session
         .batch(what, &format!("COPY (SELECT '') TO PROGRAM {}", quote_literal(&line)))
