@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{API_DEADLINE, Error};
 use crate::{
-    api::{ClusterMigration, FIELD_MANAGER, FINALIZER, LABEL_COMPONENT, LABEL_MIGRATION, LABEL_ROLE},
+    api::{ClusterMigration, FIELD_MANAGER, FINALIZER, LABEL_ROLE},
     observe::Member,
     postgres::MemberName,
     resources::{Kind, Wanted},
@@ -63,13 +63,27 @@ pub(super) async fn label_role(
     Ok(())
 }
 
-/// Deletes a pod, exactly the one that runs now, so that what owns it makes it anew.
-pub(super) async fn delete_pod(client: &Client, migration: &ClusterMigration, name: &str) -> Result<(), Error> {
+/// The uid of the pod that has this name now.
+pub(super) async fn find_pod(client: &Client, migration: &ClusterMigration, name: &str) -> Result<String, Error> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(migration));
     let found = within(&format!("a look at pod {name}"), pods.get(name)).await?;
+    found
+        .metadata
+        .uid
+        .ok_or_else(|| Error::Outdated(format!("pod {name} has no uid")))
+}
+
+/// Deletes a pod, exactly this one, so that what owns it makes it anew.
+pub(super) async fn delete_pod(
+    client: &Client,
+    migration: &ClusterMigration,
+    name: &str,
+    uid: String,
+) -> Result<(), Error> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(migration));
     let parameters = DeleteParams {
         preconditions: Some(Preconditions {
-            uid: found.metadata.uid,
+            uid: Some(uid),
             resource_version: None,
         }),
         ..DeleteParams::default()
@@ -78,14 +92,14 @@ pub(super) async fn delete_pod(client: &Client, migration: &ClusterMigration, na
     Ok(())
 }
 
-/// Makes a Job from a CronJob's template, with what it must know of the member. The same name makes it once.
-pub(super) async fn run_job(
+/// A Job from a CronJob's template, with what it must know of the member. The same name makes it once.
+pub(super) async fn plan_job(
     client: &Client,
     migration: &ClusterMigration,
     cron_job: &str,
     name: &str,
     member: &Member,
-) -> Result<(), Error> {
+) -> Result<Wanted, Error> {
     let templates: Api<CronJob> = Api::namespaced(client.clone(), namespace(migration));
     let template = within(&format!("a look at CronJob {cron_job}"), templates.get(cron_job)).await?;
     let mut spec = template
@@ -107,21 +121,7 @@ pub(super) async fn run_job(
                 value_from: None,
             }));
     }
-    let body = json!({
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": name, "labels": {LABEL_MIGRATION: migration.name_any(), LABEL_COMPONENT: "stop"}},
-        "spec": spec,
-    });
-    let jobs: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), namespace(migration), &Kind::Job.api_resource());
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    within(
-        &format!("Job {name}"),
-        jobs.patch(name, &parameters, &Patch::Apply(&body)),
-    )
-    .await?;
-    Ok(())
+    Ok(Wanted::new(Kind::Job, migration, name, "stop", json!({"spec": spec})))
 }
 
 /// Fails unless the API server still holds exactly the version that the decision was made from: somebody else may act by now.

@@ -95,10 +95,9 @@ impl Actor<'_> {
     ) -> Result<(), Error> {
         let upstream = self.complete(upstream)?;
         let session = self.session(member).await?;
+        postgres::follow(&session, &upstream, slot).await.map_err(on(member))?;
         self.ensure_lease()?;
-        postgres::arm(&session, &upstream, slot, token)
-            .await
-            .map_err(on(member))
+        postgres::arm(&session, token).await.map_err(on(member))
     }
 
     pub(super) async fn disarm(&self, member: &MemberName, armed_by: Option<&str>) -> Result<(), Error> {
@@ -135,7 +134,6 @@ impl Actor<'_> {
         if server.in_recovery || server.armed_by.as_deref() != Some(armed_by) {
             return Err(Error::Outdated(format!("{member} is no primary that {armed_by} armed")));
         }
-        self.ensure_lease()?;
         self.restart(member, &session, &server, by).await
     }
 
@@ -153,24 +151,30 @@ impl Actor<'_> {
 
     async fn restart(&self, member: &MemberName, session: &Session, server: &Server, by: &StopBy) -> Result<(), Error> {
         match by {
-            StopBy::Restart(command) => postgres::restart_by_sql(session, server, command.as_deref())
-                .await
-                .map_err(on(member)),
-            StopBy::ShutDown => postgres::shut_down_by_sql(session, server).await.map_err(on(member)),
+            StopBy::Restart(command) => {
+                self.ensure_lease()?;
+                let told = postgres::restart_by_sql(session, server, command.as_deref()).await;
+                return told.map_err(on(member));
+            }
+            StopBy::ShutDown => {
+                self.ensure_lease()?;
+                return postgres::shut_down_by_sql(session, server).await.map_err(on(member));
+            }
             StopBy::Pod(pod) => {
-                kubernetes::delete_pod(self.client, self.migration(), pod).await?;
-                postgres::wait_for_the_end(session, postgres::SHUTDOWN_DEADLINE)
-                    .await
-                    .map_err(on(member))
+                let uid = kubernetes::find_pod(self.client, self.migration(), pod).await?;
+                self.ensure_lease()?;
+                kubernetes::delete_pod(self.client, self.migration(), pod, uid).await?;
             }
             StopBy::Job { cron_job, name } => {
                 let (place, _) = self.place(member)?;
-                kubernetes::run_job(self.client, self.migration(), cron_job, name, place).await?;
-                postgres::wait_for_the_end(session, postgres::SHUTDOWN_DEADLINE)
-                    .await
-                    .map_err(on(member))
+                let job = kubernetes::plan_job(self.client, self.migration(), cron_job, name, place).await?;
+                self.ensure_lease()?;
+                kubernetes::apply(self.client, self.migration(), &job).await?;
             }
         }
+        postgres::wait_for_the_end(session, postgres::SHUTDOWN_DEADLINE)
+            .await
+            .map_err(on(member))
     }
 
     pub(super) async fn checkpoint(&self, member: &MemberName) -> Result<(), Error> {

@@ -4,23 +4,23 @@ use std::time::Duration;
 
 use super::{Conninfo, Error, Session, SlotName, quote_literal};
 
-/// Points a standby at an upstream and a slot there; takes effect at once, without a restart.
+/// Points a standby at an upstream and a slot there; takes effect at once, without a restart. On a primary it only waits for the day when that
+/// is a standby.
 ///
 /// # Errors
 /// The server refuses or does not answer.
 pub async fn follow(session: &Session, conninfo: &Conninfo, slot: &SlotName) -> Result<(), Error> {
-    let what = "pointing the standby at its upstream";
+    let what = "pointing the server at its upstream";
     point(session, what, Some((conninfo, slot))).await
 }
 
-/// Arms a running primary: whatever restarts it from now on brings it back as a standby of the upstream. `standby.signal`, of which
-/// PostgreSQL only looks whether it is there, then says by whose order: a token without spaces and backslashes.
+/// Arms a running primary that was pointed at its upstream: whatever restarts it from now on brings it back as a standby. `standby.signal`, of
+/// which PostgreSQL only looks whether it is there, then says by whose order: a token without spaces and backslashes.
 ///
 /// # Errors
 /// The server refuses or does not answer.
-pub async fn arm(session: &Session, conninfo: &Conninfo, slot: &SlotName, token: &str) -> Result<(), Error> {
+pub async fn arm(session: &Session, token: &str) -> Result<(), Error> {
     let what = "arming the old primary";
-    point(session, what, Some((conninfo, slot))).await?;
     // The server runs the program in its data directory. On disk before anything is stopped: after a loss of power it still counts.
     let sql = format!(
         "COPY (SELECT {}) TO PROGRAM 'cat > standby.signal && sync standby.signal .'",

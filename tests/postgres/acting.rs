@@ -12,7 +12,7 @@ use mitosis::{
 };
 use tokio::time::Instant;
 
-use crate::{conninfo, name, pair, replayed, servers::Server};
+use crate::{conninfo, name, pair, replayed, servers::Server, until};
 
 /// How long the Lease is held in these tests.
 const HELD: Duration = Duration::from_secs(60);
@@ -92,11 +92,11 @@ fn stop(armed_by: &str) -> Action {
     }
 }
 
-fn promotion(end: Lsn) -> Action {
+fn promotion(end: Lsn, proof: Proof) -> Action {
     Action::Promote {
         member: name("b1"),
         end,
-        proof: Proof::SameEnd,
+        proof,
     }
 }
 
@@ -111,13 +111,38 @@ async fn a_server_that_replayed_more_than_was_proven_is_not_promoted() {
     let proven = fetch_server_switching(&on_b1).await.unwrap().lsn.unwrap();
     let written = write_marker(&on_a1, "late").await.unwrap();
     replayed(&on_b1, written).await;
-    let refused = place.act(promotion(proven)).await;
+    let refused = place.act(promotion(proven, Proof::SameEnd)).await;
     assert!(matches!(refused, Err(Error::Outdated(_))), "{refused:?}");
     assert!(is_in_recovery(&on_b1).await);
 
     a1.stop_at_once();
     let end = fetch_server_switching(&on_b1).await.unwrap().lsn.unwrap();
-    place.act(promotion(end)).await.unwrap();
+    place.act(promotion(end, Proof::SameEnd)).await.unwrap();
+    assert!(!is_in_recovery(&on_b1).await);
+}
+
+#[tokio::test]
+async fn a_server_is_promoted_for_a_shutdown_checkpoint_only_when_that_is_the_last_that_it_replayed() {
+    let (a1, on_a1, b1, on_b1) = pair().await;
+    let place = Place::of(&a1, &b1);
+    let end = fetch_server_switching(&on_b1).await.unwrap().lsn.unwrap();
+    let refused = place.act(promotion(end, Proof::ShutdownCheckpoint)).await;
+    assert!(matches!(refused, Err(Error::Outdated(_))), "{refused:?}");
+
+    place.act(arming(&b1, "u-1")).await.unwrap();
+    place.act(stop("u-1")).await.unwrap();
+    drop(on_a1);
+    let proven = until("the checkpoint is replayed", async || {
+        fetch_server_switching(&on_b1)
+            .await
+            .unwrap()
+            .replayed_shutdown_checkpoint()
+    })
+    .await;
+    let refused = place.act(promotion(end, Proof::ShutdownCheckpoint)).await;
+    assert!(matches!(refused, Err(Error::Outdated(_))), "{refused:?}");
+    assert!(is_in_recovery(&on_b1).await);
+    place.act(promotion(proven, Proof::ShutdownCheckpoint)).await.unwrap();
     assert!(!is_in_recovery(&on_b1).await);
 }
 
@@ -157,17 +182,26 @@ async fn a_server_is_made_primary_again_only_on_its_own_timeline_and_while_it_re
     assert!(!is_in_recovery(&on_b1).await);
 }
 
+fn disarming() -> Action {
+    Action::Disarm {
+        member: name("a1"),
+        armed_by: Some("u-1".to_owned()),
+    }
+}
+
 /// Everything that does harm when it comes late, in an order in which each could be done.
 fn dangerous(b1: &Server, end: Lsn) -> [Action; 5] {
     let reinstate = Action::Reinstate {
         member: name("b1"),
         timeline: 1,
     };
-    let disarm = Action::Disarm {
-        member: name("a1"),
-        armed_by: Some("u-1".to_owned()),
-    };
-    [promotion(end), reinstate, arming(b1, "u-2"), stop("u-1"), disarm]
+    [
+        promotion(end, Proof::SameEnd),
+        reinstate,
+        arming(b1, "u-2"),
+        stop("u-1"),
+        disarming(),
+    ]
 }
 
 async fn assert_that_nothing_is_done(place: &Place, b1: &Server, on_a1: &Session, on_b1: &Session) {
@@ -190,6 +224,9 @@ async fn without_the_lease_nothing_is_done_that_cannot_be_taken_back() {
     place.act(arming(&b1, "u-1")).await.unwrap();
     place.lease = Lease::for_now(Duration::ZERO);
     assert_that_nothing_is_done(&place, &b1, &on_a1, &on_b1).await;
+    place.lease = Lease::for_now(HELD);
+    place.act(disarming()).await.unwrap();
+    assert_eq!(fetch_server_switching(&on_a1).await.unwrap().armed_by, None);
 }
 
 #[tokio::test]

@@ -84,9 +84,8 @@ async fn an_armed_primary_that_restarts_itself_comes_back_as_a_standby_and_nothi
     assert!(fetch_canary(&on_b1, "attempt-1").await.unwrap());
     assert!(!fetch_canary(&on_b1, "attempt-2").await.unwrap());
 
-    arm(&on_a1, &conninfo(&b1, "a1"), &name("a1").slot(), "attempt-1")
-        .await
-        .unwrap();
+    follow(&on_a1, &conninfo(&b1, "a1"), &name("a1").slot()).await.unwrap();
+    arm(&on_a1, "attempt-1").await.unwrap();
     let armed = fetch_server(&on_a1).await.unwrap();
     assert!(
         armed.standby_signal && !armed.in_recovery,
@@ -170,9 +169,8 @@ async fn a_primary_that_was_killed_while_armed_comes_back_as_a_standby_and_the_o
     })
     .await;
     write_canary(&on_a1, "only-here").await.unwrap();
-    arm(&on_a1, &conninfo(&b1, "a1"), &name("a1").slot(), "attempt-1")
-        .await
-        .unwrap();
+    follow(&on_a1, &conninfo(&b1, "a1"), &name("a1").slot()).await.unwrap();
+    arm(&on_a1, "attempt-1").await.unwrap();
     let had = fetch_server_switching(&on_a1).await.unwrap().lsn.unwrap();
     a1.stop_at_once();
     assert!(
@@ -242,7 +240,8 @@ async fn an_order_to_disarm_that_comes_late_leaves_a_server_armed_that_was_armed
     let a1 = Server::primary();
     let session = a1.session().await;
     let slot = name("a1").slot();
-    arm(&session, &conninfo(&a1, "a1"), &slot, "attempt-2").await.unwrap();
+    follow(&session, &conninfo(&a1, "a1"), &slot).await.unwrap();
+    arm(&session, "attempt-2").await.unwrap();
     for late in [Some("attempt-1"), Some(""), None] {
         disarm(&session, late).await.unwrap();
         let server = fetch_server(&session).await.unwrap();
@@ -255,9 +254,10 @@ async fn an_order_to_disarm_that_comes_late_leaves_a_server_armed_that_was_armed
 async fn a_disarmed_primary_stays_a_primary_when_it_restarts() {
     let a1 = Server::primary();
     let session = a1.session().await;
-    arm(&session, &conninfo(&a1, "a1"), &name("a1").slot(), "attempt-1")
+    follow(&session, &conninfo(&a1, "a1"), &name("a1").slot())
         .await
         .unwrap();
+    arm(&session, "attempt-1").await.unwrap();
     let armed = fetch_server_switching(&session).await.unwrap();
     assert_eq!(armed.armed_by.as_deref(), Some("attempt-1"));
     disarm(&session, armed.armed_by.as_deref()).await.unwrap();
