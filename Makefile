@@ -4,11 +4,12 @@ export POSTGRES
 CARGO ?= cargo
 STAGE = $(CARGO) run --quiet --package mitosis-stage --bin stage --
 
-.PHONY: help tools check test test-versions test-faults up env down reset demo crds docs fmt bench-seeding bench-switchover
+.PHONY: help tools check test test-versions test-guards test-faults up env down reset demo crds docs fmt bench-seeding bench-switchover
 
 help:
 	@echo "make demo    one complete migration under write load (POSTGRES=15, 17 or 18)"
 	@echo "make test-faults  something breaks at each step, the operator ends at every point (an hour and a half)"
+	@echo "make test-guards  takes away each guard of the switchover in turn and expects a test to fail (an hour)"
 	@echo "make up      cluster, source site, operator and load to try things by hand;  eval \"\$$(make env)\""
 	@echo "make down    removes all of it"
 	@echo "make bench-seeding   base backup of the Job against the same command by hand"
@@ -56,6 +57,10 @@ test-faults: tools
 	$(CARGO) build --quiet --package pg-mitosis --bin mitosis --features crash-points
 	$(CARGO) test --package mitosis-stage --test faults -- --nocapture
 	$(CARGO) test --package mitosis-stage --test crash -- --nocapture
+
+# Each guard is taken away in turn; a test must fail (about an hour).
+test-guards: tools
+	tests/guards.sh
 
 up: tools
 	$(STAGE) up
