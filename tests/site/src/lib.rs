@@ -23,6 +23,7 @@ mod process;
 mod provision;
 mod server;
 mod site;
+mod small_disk;
 mod state;
 
 pub use certificate::Certificate;
@@ -33,4 +34,5 @@ pub use network::{HOST_ADDRESS, LINK_DEVICE, POD_NETWORK, SITE_GATEWAY, SITE_NET
 pub use pgbench::{Pgbench, PgbenchCounts, PgbenchOptions};
 pub use server::StopMode;
 pub use site::{Config, Site};
+pub use small_disk::SmallDisk;
 pub use state::{Credentials, default_state};

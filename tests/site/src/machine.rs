@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::command::{SYSTEM_PATH, run_with_input, wait_until};
+use crate::command::{SYSTEM_PATH, run, run_with_input, wait_until};
 use crate::member::Member;
 use crate::process::Process;
-use crate::state::{Running, State, remove_file};
+use crate::server::StopMode;
+use crate::small_disk::SmallDisk;
+use crate::state::{Running, State, remove_file, remove_folder};
 
 const BOOT: &str = include_str!("../files/boot.sh");
 const BOOT_DEADLINE: Duration = Duration::from_secs(20);
+const COPY_DEADLINE: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(10);
 /// Opening a pipe that nobody reads then fails instead of waiting (O_NONBLOCK of Linux).
 const NONBLOCKING: i32 = 0o4000;
@@ -100,6 +103,32 @@ impl Machine {
             process.kill()?;
         }
         remove_file(&record)
+    }
+
+    /// Moves the machine, which is switched off for it and on again, to a disk of this many bytes. The next reset gives it its own again.
+    pub fn move_to_small_disk(&self, bytes: u64) -> Result<SmallDisk> {
+        self.stop(StopMode::Fast)?;
+        self.power_off()?;
+        let disk = self.state.disk(self.member);
+        let content = disk.with_extension("moved");
+        fs::rename(&disk, &content)?;
+        fs::create_dir(&disk)?;
+        let small = SmallDisk::mount(&disk, bytes)?;
+        let from = content.join("upper");
+        run(
+            COPY_DEADLINE,
+            "cp",
+            [
+                "--archive".as_ref(),
+                "--target-directory".as_ref(),
+                disk.as_os_str(),
+                from.as_os_str(),
+            ],
+        )?;
+        remove_folder(&content)?;
+        self.power_on()?;
+        self.start()?;
+        Ok(small)
     }
 
     /// Runs a shell command as root in the machine and returns its standard output.

@@ -30,7 +30,7 @@ pub(crate) fn start_fresh(state: &State, machines: &[Machine; 3], running: &Runn
         // Written last: a killed build is not taken for a finished one.
         fs::write(&stamp, fingerprint)?;
     }
-    remove_folder(&state.disks())?;
+    state.remove_disks()?;
     fs::create_dir_all(state.disks())?;
     let (from, to) = (pristine.as_os_str(), state.disks());
     let names = Member::ALL.map(|member| pristine.join(member.name()));
@@ -52,7 +52,7 @@ pub(crate) fn start_fresh(state: &State, machines: &[Machine; 3], running: &Runn
 }
 
 fn build(state: &State, machines: &[Machine; 3], running: &Running) -> Result<()> {
-    remove_folder(&state.disks())?;
+    state.remove_disks()?;
     let credentials = state.credentials()?;
     for machine in machines {
         let upper = state.disk(machine.member).join("upper");

@@ -13,7 +13,7 @@ use crate::member::Member;
 use crate::network;
 use crate::process::Process;
 use crate::provision::{on_all, start_fresh};
-use crate::state::{Credentials, Running, State, remove_file, remove_folder};
+use crate::state::{Credentials, Running, State, remove_file};
 
 const PGBENCH_DEADLINE: Duration = Duration::from_mins(10);
 
@@ -194,7 +194,7 @@ impl Site {
         }
         remove_file(&proxy)?;
         network::remove()?;
-        remove_folder(&self.state.disks())?;
+        self.state.remove_disks()?;
         self.state.clear_running()
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::wait_until;
 use crate::member::Member;
 use crate::process::Process;
+use crate::small_disk::SmallDisk;
 
 const LOCK_DEADLINE: Duration = Duration::from_mins(3);
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -69,6 +70,15 @@ impl State {
 
     pub(crate) fn disk(&self, member: Member) -> PathBuf {
         self.disks().join(member.name())
+    }
+
+    /// Removes the disks of machines that are off.
+    pub(crate) fn remove_disks(&self) -> Result<()> {
+        for member in Member::ALL {
+            // A killed run may have left it on a small one.
+            SmallDisk::remove(&self.disk(member))?;
+        }
+        remove_folder(&self.disks())
     }
 
     /// Where a machine or a program of the site records its process.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use mitosis_bed::{Bed, Cluster, Image, State, binaries::toxiproxy, images::postgres_rootfs};
-use mitosis_site::{Config, Site};
+use mitosis_site::{Config, Site, SmallDisk};
 use serde_json::{Value, json};
 
 use crate::{load, migration::until, servers::Servers};
@@ -51,6 +51,7 @@ impl Stage {
             site,
             major,
         };
+        SmallDisk::remove(&stage.volumes())?;
         stage.provide()?;
         stage.install(&[])?;
         Ok(stage)
@@ -195,6 +196,12 @@ impl Stage {
         self.cluster.helm(&arguments)?;
         self.bed.progress().step("operator", "installed by Helm and ready");
         Ok(())
+    }
+
+    /// The folder of the volumes of the target's members.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.cluster.state().path("volumes")
     }
 
     /// Gives a further image to the node.

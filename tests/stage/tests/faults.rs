@@ -11,15 +11,21 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mitosis::crash::Moment;
-use mitosis_site::{Direction, Member};
+use mitosis_site::{Direction, Member, SmallDisk};
 use mitosis_stage::{Ground, Operator, Probing, Servers, Stage, Trap, until};
 use serde_json::json;
 
 /// Within this time after the fault was mended every cell has ended.
 const ENDED: Duration = Duration::from_secs(240);
 
+/// Bytes of the old primary's disk, where disks have a size.
+const SOURCE_DISK: u64 = 2 << 30;
+/// Bytes of the disk of all three members of the target.
+const TARGET_DISK: u64 = 3 << 30;
 /// Bits per second of a slow link: less than the load writes.
 const SLOW: u64 = 1_000_000;
+/// Fails where nothing fits on the server's disk, or no server answers.
+const WRITE_A_FILE: &str = "COPY (SELECT 1) TO PROGRAM 'cat > room; code=$?; rm -f room; exit $code'";
 /// Drops the leader's slot on its upstream, against its reconnecting.
 const DROP_SLOT: &str = "DO $$ BEGIN FOR attempt IN 1..400 LOOP \
     PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'mitosis_shop_1' AND active_pid IS NOT NULL; \
@@ -70,9 +76,14 @@ enum Fault {
     SlotLost,
     /// The API server stands still, and goes on later.
     ApiServerAway,
+    /// Nothing more fits on the old primary's disk, until somebody makes room.
+    SourceDiskFull,
+    /// Nothing more fits on the disk of the target's volumes, until somebody makes room.
+    TargetDiskFull,
 }
 
 impl Fault {
+    /// Those on the disks of the bed.
     const ALL: [Self; 15] = [
         Self::OldPrimaryRestarted,
         Self::PreparedTransaction,
@@ -91,6 +102,9 @@ impl Fault {
         Self::CloneSourceKilled,
     ];
 
+    /// Those on disks with a size.
+    const OF_DISKS: [Self; 2] = [Self::SourceDiskFull, Self::TargetDiskFull];
+
     /// A crash of the server in a pod; SQL on a server that crashes has no answer.
     fn crash(servers: &Servers, name: &str) {
         let crash = "COPY (SELECT '') TO PROGRAM 'kill -QUIT $(head -1 postmaster.pid)'";
@@ -98,8 +112,12 @@ impl Fault {
     }
 
     /// Breaks it. What is given back must be kept until it is mended.
-    fn strike(self, stage: &Stage, servers: &Servers) -> Result<Option<Reader>> {
+    fn strike(self, ground: &Ground<'_>, disks: Option<&Disks>) -> Result<Option<Reader>> {
+        let (stage, servers) = (ground.stage, &ground.servers);
+        let disks = || disks.context("the disks have no size");
         match self {
+            Self::SourceDiskFull => disks()?.source.fill(),
+            Self::TargetDiskFull => disks()?.target.fill(),
             Self::LongReader => return Reader::start(servers, "shop-1").map(Some),
             Self::OldPrimaryKilled => stage.site.member(Member::A1).kill(),
             Self::OldPrimaryFrozen => stage.site.member(Member::A1).pause(),
@@ -147,8 +165,30 @@ impl Fault {
         .map(|()| None)
     }
 
-    fn mend(self, stage: &Stage, servers: &Servers) -> Result<()> {
+    fn mend(self, ground: &Ground<'_>, disks: Option<&Disks>) -> Result<()> {
+        let (stage, servers) = (ground.stage, &ground.servers);
+        let disks = || disks.context("the disks have no size");
         match self {
+            Self::SourceDiskFull => {
+                ensure!(servers.sql("a1", "postgres", WRITE_A_FILE).is_err(), "there is room");
+                disks()?.source.empty()?;
+                stage.site.member(Member::A1).start()
+            }
+            Self::TargetDiskFull => {
+                ensure!(
+                    servers.sql("shop-1", "postgres", WRITE_A_FILE).is_err(),
+                    "there is room"
+                );
+                disks()?.target.empty()?;
+                // Their containers would be started again only after minutes.
+                for name in ["shop-1", "shop-2", "shop-3"] {
+                    if servers.state(name).is_err() {
+                        let pod = format!("{name}-0");
+                        stage.kubectl(&["delete", "pod", &pod, "--ignore-not-found", "--wait=false"])?;
+                    }
+                }
+                Ok(())
+            }
             Self::OldPrimaryKilled => stage.site.member(Member::A1).start(),
             Self::OldPrimaryFrozen => stage.site.member(Member::A1).resume(),
             Self::CloneSourceKilled => stage.site.member(Member::A2).start(),
@@ -215,23 +255,37 @@ impl Drop for Reader {
     }
 }
 
+/// Disks with a size, so that they can be full.
+struct Disks {
+    /// Of the old primary.
+    source: SmallDisk,
+    /// Of all members of the target.
+    target: SmallDisk,
+}
+
 /// From the source to the target with something that breaks, and back without.
-fn run(ground: &mut Ground<'_>, fault: Fault, point: (Moment, &str)) -> Result<String> {
-    let traps = [Trap::freeze(point.0, point.1)];
+fn run(ground: &mut Ground<'_>, disks: Option<&Disks>, cell: &Cell) -> Result<String> {
+    let fault = cell.fault;
+    let traps = [Trap::freeze(cell.moment, cell.what)];
     let operator = Operator::start(ground.stage, "faulty", &traps)?;
     operator.wait_until_leading(ground.stage)?;
     ground.ask_for("Switched", json!({"budget": "6s"}))?;
     until("the point is reached", Duration::from_secs(40), || operator.is_frozen())?;
-    let reader = fault.strike(ground.stage, &ground.servers)?;
+    let reader = fault.strike(ground, disks)?;
     operator.resume()?;
     // Longer than the budget: it ends in time, or waits for what is broken and says so.
     let mended = Instant::now() + Duration::from_secs(9);
     // An API server that stands still says nothing.
     while Instant::now() < mended && (fault == Fault::ApiServerAway || !ground.has_ended()?) {
         std::thread::sleep(Duration::from_millis(300));
+        // What a checkpoint made free is taken as well.
+        match fault {
+            Fault::SourceDiskFull | Fault::TargetDiskFull => drop(fault.strike(ground, disks)?),
+            _ => {}
+        }
     }
     drop(reader);
-    fault.mend(ground.stage, &ground.servers)?;
+    fault.mend(ground, disks)?;
     ground.wait_for_the_end(ENDED)?;
     let primary = ground.settle(ENDED)?;
     if primary == "shop-1" {
@@ -242,34 +296,56 @@ fn run(ground: &mut Ground<'_>, fault: Fault, point: (Moment, &str)) -> Result<S
     Ok(primary)
 }
 
-#[test]
-fn whatever_breaks_the_switch_ends_well_or_is_undone_once_it_is_mended() -> Result<()> {
-    let stage = Stage::up(15)?;
-    let mut ground = Ground::new(&stage)?;
-    let chosen = std::env::var("CELLS").unwrap_or_default();
+/// A fault at a point.
+struct Cell {
+    name: String,
+    fault: Fault,
+    moment: Moment,
+    what: &'static str,
+}
+
+/// The texts of CELLS.
+fn chosen() -> Vec<String> {
+    let cells = std::env::var("CELLS").unwrap_or_default();
+    cells.split('|').map(ToOwned::to_owned).collect()
+}
+
+/// The cells of these faults that CELLS chooses.
+fn cells(faults: &[Fault]) -> Vec<Cell> {
+    let chosen = chosen();
     let mut cells = Vec::new();
-    for fault in Fault::ALL {
+    for fault in faults.iter().copied() {
         for (place, moment, what) in POINTS {
             let name = format!("{fault:?} {place}");
-            if chosen.split('|').any(|text| name.contains(text)) {
-                cells.push((name, fault, (moment, what)));
+            if chosen.iter().any(|text| name.contains(text)) {
+                cells.push(Cell {
+                    name,
+                    fault,
+                    moment,
+                    what,
+                });
             }
         }
     }
-    ensure!(!cells.is_empty(), "CELLS names no cell");
+    cells
+}
+
+/// Runs cells one after the other and judges them all.
+fn judge(ground: &mut Ground<'_>, disks: Option<&Disks>, cells: &[Cell]) -> Result<()> {
     let probing = Probing::start(&ground.servers)?;
     let mut failure = None;
-    for (index, (name, fault, point)) in cells.iter().enumerate() {
+    for (index, cell) in cells.iter().enumerate() {
         let began = Instant::now();
-        let ended = run(&mut ground, *fault, *point);
+        let ended = run(ground, disks, cell);
         let told = match &ended {
             Ok(primary) => format!("{primary} was primary"),
             Err(error) => format!("FAILED: {error:#}"),
         };
         let line = format!(
-            "{} of {}: {name}: {told} ({} s)",
+            "{} of {}: {}: {told} ({} s)",
             index + 1,
             cells.len(),
+            cell.name,
             began.elapsed().as_secs()
         );
         println!("{line}");
@@ -281,14 +357,55 @@ fn whatever_breaks_the_switch_ends_well_or_is_undone_once_it_is_mended() -> Resu
     let verdict = probing.end(&ground.servers)?;
     println!("{verdict}");
     let names: Vec<&str> = ground.servers.names().collect();
-    let report = stage.judge(&ground.servers, &names)?;
+    let report = ground.stage.judge(&ground.servers, &names)?;
     println!("{report}");
     println!("{} cells", cells.len());
-    stage.kubectl(&["scale", "deployment", "mitosis", "--replicas=1"])?;
+    ground
+        .stage
+        .kubectl(&["scale", "deployment", "mitosis", "--replicas=1"])?;
     ensure!(failure.is_none(), "{failure:?}");
     ensure!(verdict.is_good(), "two primaries or a lost write: {verdict}");
     ensure!(report.good, "the ledger's verdict: {report}");
     Ok(())
+}
+
+#[test]
+fn whatever_breaks_the_switch_ends_well_or_is_undone_once_it_is_mended() -> Result<()> {
+    let cells = cells(&Fault::ALL);
+    if cells.is_empty() {
+        return Ok(());
+    }
+    let stage = Stage::up(15)?;
+    judge(&mut Ground::new(&stage)?, None, &cells)
+}
+
+#[test]
+fn a_disk_that_is_full_on_either_side_keeps_no_switch_from_ending_well_or_being_undone_once_there_is_room() -> Result<()>
+{
+    let cells = cells(&Fault::OF_DISKS);
+    if cells.is_empty() {
+        return Ok(());
+    }
+    let stage = Stage::up(15)?;
+    stage.reset()?;
+    let target = SmallDisk::mount(&stage.volumes(), TARGET_DISK)?;
+    let mut ground = Ground::new(&stage)?;
+    let source = stage.site.member(Member::A1).move_to_small_disk(SOURCE_DISK)?;
+    let disks = Disks { source, target };
+    judge(&mut ground, Some(&disks), &cells)?;
+    stage.reset()
+}
+
+#[test]
+fn every_text_in_cells_names_a_cell() {
+    let faults = Fault::ALL.into_iter().chain(Fault::OF_DISKS);
+    let names: Vec<String> = faults
+        .flat_map(|fault| POINTS.map(|(place, ..)| format!("{fault:?} {place}")))
+        .chain(OUTSIDER.map(|(place, ..)| format!("{PROMOTED_BY_ANOTHER} {place}")))
+        .collect();
+    for text in chosen() {
+        assert!(names.iter().any(|name| name.contains(&text)), "{text}: {names:#?}");
+    }
 }
 
 /// What an outsider's promotion of the leader comes to.
@@ -302,18 +419,27 @@ enum Outcome {
     Switched,
 }
 
+const PROMOTED_BY_ANOTHER: &str = "PromotedByAnother";
+/// Where the operator is when an outsider promotes the leader, and what that comes to.
+const OUTSIDER: [(&str, Moment, &str, Outcome); 4] = [
+    ("in Gate", Moment::After, "Prepare", Outcome::Refused),
+    ("armed", Moment::After, "Arm", Outcome::Halted),
+    ("told to stop", Moment::After, "Stop", Outcome::Halted),
+    ("before promotion", Moment::After, "record-Promote", Outcome::Switched),
+];
+
 #[test]
 fn a_promotion_by_somebody_else_never_leads_clients_to_a_server_that_lacks_rows() -> Result<()> {
-    if std::env::var("CELLS").is_ok_and(|chosen| !chosen.split('|').any(|text| "PromotedByAnother".contains(text))) {
+    let chosen = chosen();
+    let is_chosen = |place: &str| {
+        let name = format!("{PROMOTED_BY_ANOTHER} {place}");
+        chosen.iter().any(|text| name.contains(text))
+    };
+    let cells: Vec<_> = OUTSIDER.into_iter().filter(|(place, ..)| is_chosen(place)).collect();
+    if cells.is_empty() {
         return Ok(());
     }
     let stage = Stage::up(15)?;
-    let cells = [
-        ("in Gate", Moment::After, "Prepare", Outcome::Refused),
-        ("armed", Moment::After, "Arm", Outcome::Halted),
-        ("told to stop", Moment::After, "Stop", Outcome::Halted),
-        ("before promotion", Moment::After, "record-Promote", Outcome::Switched),
-    ];
     for (place, moment, what, expected) in cells {
         let mut ground = Ground::new(&stage)?;
         let operator = Operator::start(&stage, "faulty", &[Trap::freeze(moment, what)])?;
@@ -341,7 +467,7 @@ fn a_promotion_by_somebody_else_never_leads_clients_to_a_server_that_lacks_rows(
                 ground.settle(ENDED)?
             }
         };
-        println!("PromotedByAnother {place}: {expected:?}: {told}");
+        println!("{PROMOTED_BY_ANOTHER} {place}: {expected:?}: {told}");
         let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' ";
         let on_new = ground.servers.sql("shop-1", "postgres", sessions)?;
         // Everything that was acknowledged is on the server that clients were led to, and nobody was led elsewhere.
