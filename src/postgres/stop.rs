@@ -16,8 +16,7 @@ const LONGEST_SHUTDOWN: Duration = Duration::from_mins(10);
 /// Restarts the server that the session is connected to, cleanly (fast mode), and returns when the session ended.
 ///
 /// `command` is the user's own command line for a supervised server; without it the server's `pg_ctl` restarts it, and what is started logs
-/// where the stopped one did. `server` must have been
-/// read by [`super::fetch_server_switching`].
+/// where the stopped one did. `server` must have been read by [`super::fetch_server_switching`].
 ///
 /// # Errors
 /// The server refuses, or still serves the session after 5 s.
