@@ -191,12 +191,16 @@ fn decide_at_source(seen: &Snapshot, agent_image: &str) -> Decision {
     }
 }
 
-/// Begins a switchover, unless the last one with this number was undone: then a person must have looked first.
+/// Begins a switchover, unless one with this number was undone: then a person must have looked first, and what an attempt leaves behind must
+/// be told apart from another's by its number.
 fn begin_unless_consumed(seen: &Snapshot, pair: &replicate::Synchronized) -> Decision {
     let attempt = seen.migration.spec.switchover.attempt;
     let status = seen.migration.status.as_ref();
-    let last = status.and_then(|status| status.attempts.first());
-    match last.filter(|last| last.attempt == attempt && last.outcome == Outcome::Aborted) {
+    let mut undone = status
+        .iter()
+        .flat_map(|status| &status.attempts)
+        .filter(|ended| ended.attempt == attempt && ended.outcome == Outcome::Aborted);
+    match undone.next() {
         Some(undone) => Decision::Wait {
             told: Told::new(
                 switchover::home_phase(seen),

@@ -211,7 +211,7 @@ fn stop_is_over_when_the_old_primary_serves_no_more_and_the_proof_decides_what_t
 #[test]
 fn without_the_shutdown_checkpoint_or_the_canary_or_after_another_record_nothing_is_promoted() {
     type Break = fn(&mut World);
-    let breaks: [(&str, Break); 7] = [
+    let breaks: [(&str, Break); 9] = [
         ("no shutdown checkpoint", |world| {
             world.change("shop-1", |leader| leader.redo = "0/5000000".parse().unwrap());
         }),
@@ -221,6 +221,13 @@ fn without_the_shutdown_checkpoint_or_the_canary_or_after_another_record_nothing
         ("no canary", |world| world.seen.canary_replayed = false),
         ("before the canary", |world| {
             world.status().switchover.as_mut().unwrap().canary_lsn = Some("0/6000000".to_owned());
+        }),
+        ("nothing after the canary", |world| {
+            world.status().switchover.as_mut().unwrap().canary_lsn = Some("0/5000178".to_owned());
+        }),
+        ("more on the old primary, which is back as a standby", |world| {
+            world.set("a1", server(true));
+            world.change("a1", |old| old.lsn = "0/5000180".parse().ok());
         }),
         ("a checkpoint from before it was armed", |world| {
             world.status().switchover.as_mut().unwrap().armed_lsn = Some("0/5000178".to_owned());
@@ -238,6 +245,38 @@ fn without_the_shutdown_checkpoint_or_the_canary_or_after_another_record_nothing
         world.prove();
         assert_eq!(world.advances_to(), Some(Step::Promote), "whole, it is promoted");
         break_it(&mut world);
+        assert_ne!(world.advances_to(), Some(Step::Promote), "{what}");
+    }
+}
+
+#[test]
+fn a_crashed_old_primary_proves_the_end_only_as_a_standby_of_the_same_cluster_that_streams_and_holds_exactly_the_same()
+{
+    type Break = fn(&mut crate::postgres::Server);
+    let breaks: [(&str, Break); 6] = [
+        ("no standby.signal", |old| old.standby_signal = false),
+        ("no stream", |old| old.receiver_silence = Some(10.0)),
+        ("another timeline", |old| old.timeline = 2),
+        ("another cluster", |old| old.system_identifier = "8".to_owned()),
+        ("more", |old| old.lsn = "0/5000180".parse().ok()),
+        ("less", |old| old.lsn = "0/5000170".parse().ok()),
+    ];
+    for (what, break_it) in breaks {
+        let mut world = World::switching(Step::Prove);
+        world.seen.canary_replayed = true;
+        for name in ["a1", "shop-1"] {
+            world.change(name, |server| {
+                server.standby_signal = true;
+                server.lsn = "0/5000178".parse().ok();
+            });
+        }
+        let Decision::Advance(advance) = world.decide().decision else {
+            panic!("the same on both is no proof")
+        };
+        assert_eq!(advance.to, Step::Promote);
+        assert_eq!(advance.record.proof, Some(crate::api::Proof::SameEnd));
+        assert_eq!(advance.record.end_of_wal.as_deref(), Some("0/5000178"));
+        world.change("a1", break_it);
         assert_ne!(world.advances_to(), Some(Step::Promote), "{what}");
     }
 }
@@ -386,19 +425,47 @@ fn the_gate_stays_closed_for_each_thing_that_would_fail_behind_it() {
 }
 
 #[test]
-fn a_consumed_attempt_waits_for_another_number() {
-    let mut world = World::switching(Step::Gate);
+fn a_transaction_just_as_old_as_allowed_keeps_nobody_from_beginning() {
+    for (age, closed) in [(10.0, false), (10.1, true)] {
+        let mut working = World::switching(Step::Gate);
+        working.change("a1", |a1| a1.oldest_transaction = age);
+        let mut idle = World::switching(Step::Gate);
+        idle.change("a1", |a1| a1.oldest_idle_transaction = age);
+        for world in [working, idle] {
+            let obstacles = waits(&world);
+            assert_eq!(obstacles.contains("longTransactions"), closed, "{age} s: {obstacles}");
+        }
+    }
+}
+
+#[test]
+fn an_undone_attempt_is_not_tried_again_before_its_number_is_raised_even_after_another_one() {
+    let mut world = switched();
+    let begins = |world: &World| {
+        let primary = world.seen.member("shop-1").unwrap();
+        let pair = super::way_back::find_way_back(&world.seen, primary).unwrap();
+        match super::begin_unless_consumed(&world.seen, &pair) {
+            Decision::Advance(advance) => format!("{:?} {}", advance.to, advance.record.attempt),
+            Decision::Wait { told, .. } => told.message,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(begins(&world), "Gate 1");
     let now = world.seen.now;
-    let status = world.status();
-    status.switchover.as_mut().unwrap().step = Step::Aborted;
-    status.attempts.push(crate::api::Attempt {
-        attempt: 1,
-        outcome: Outcome::Aborted,
-        message: "the budget of 30s was over".to_owned(),
-        end_time: now,
-    });
-    // Whatever is still to be prepared, the switchover does not begin again.
-    assert_ne!(world.advances_to(), Some(Step::Gate));
+    world.status().attempts = [2, 1]
+        .map(|attempt| crate::api::Attempt {
+            attempt,
+            outcome: Outcome::Aborted,
+            message: "the budget of 30s was over".to_owned(),
+            end_time: now,
+        })
+        .to_vec();
+    assert_eq!(
+        begins(&world),
+        "attempt 1 was undone: the budget of 30s was over; raise spec.switchover.attempt to try again"
+    );
+    world.seen.migration.spec.switchover.attempt = 3;
+    assert_eq!(begins(&world), "Gate 3");
 }
 
 /// A target that was switched to, and the old side follows it.
