@@ -315,7 +315,7 @@ async fn report(
         Decision::Act { .. } | Decision::Advance(_) => false,
     };
     if Focus::of(current) != Focus::Everything && !asks_a_person {
-        return Ok((current.clone(), None));
+        return Ok((remember(current, effects), None));
     }
     let status = build_status(snapshot, decided, effects);
     if current.status.as_ref() == Some(&status) {
@@ -325,6 +325,16 @@ async fn report(
     let next = write_status(&context.client, current, status).await?;
     tell(context, &next, published);
     Ok((next, Some(asked)))
+}
+
+/// What was done and is not stored yet: it is written with the next record.
+fn remember(current: &ClusterMigration, effects: &Effects) -> ClusterMigration {
+    let mut next = current.clone();
+    let record = next.status.as_mut().and_then(|status| status.switchover.as_mut());
+    if let Some(record) = record.filter(|_| effects.first_write.is_some()) {
+        record.first_write = effects.first_write;
+    }
+    next
 }
 
 /// Tells what changed since it was last told: by the log, by metrics and by Events. While clients are held it is kept for later, since

@@ -81,6 +81,8 @@ pub struct Effects {
     pub identity: Option<(String, String)>,
     /// How far a rehearsal is.
     pub rehearsal: Option<Rehearsal>,
+    /// When a row written on the new primary was acknowledged.
+    pub first_write: Option<Timestamp>,
     /// The new primary's statistics were renewed.
     pub analyzed: bool,
     /// The resource was let go and may be gone.
@@ -171,6 +173,11 @@ impl Actor<'_> {
             Action::DropCanary { on } => self.drop_canary(on).await,
             Action::Checkpoint { member } => self.checkpoint(member).await,
             Action::Promote { member, end, proof } => self.promote(member, *end, *proof).await,
+            Action::ConfirmWrites { on, token } => {
+                self.write_canary(on, token).await?;
+                effects.first_write = Some(Timestamp::now());
+                Ok(())
+            }
             Action::Reinstate { member, timeline } => self.reinstate(member, *timeline).await,
             Action::Analyze { member } => {
                 self.analyze(member).await?;

@@ -67,6 +67,11 @@ impl Actor<'_> {
         postgres::write_marker(&session, "gate").await.map_err(on(primary))
     }
 
+    pub(super) async fn write_canary(&self, member: &MemberName, token: &str) -> Result<Lsn, Error> {
+        let session = self.session(member).await?;
+        postgres::write_canary(&session, token).await.map_err(on(member))
+    }
+
     pub(super) async fn ensure_slot(&self, member: &MemberName, slot: &SlotName) -> Result<(), Error> {
         postgres::ensure_slot(&*self.session(member).await?, slot)
             .await

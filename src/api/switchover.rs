@@ -305,6 +305,10 @@ pub struct SwitchoverStatus {
     /// How that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
+    /// When a row written on the new primary was acknowledged for the first time after clients were released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub first_write: Option<Timestamp>,
     /// What halted it. Kept: a server that was once seen as a second primary must be seen as none before another one is promoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<String>,
@@ -385,6 +389,11 @@ pub struct Certificate {
     pub canary_token: String,
     /// Time from the first hold to the last release in milliseconds, as the operator saw it; clients see it through the proxy.
     pub held_milliseconds: i64,
+    /// Longest time in milliseconds for which no write was possible, as the operator could measure it: from the last look that saw the old
+    /// primary take writes before clients were held, until the new primary acknowledged a row after their release. None where
+    /// `spec.switchover.canary` is off, or the row was not acknowledged within the budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_gap_milliseconds: Option<i64>,
     /// How long each step took until the next one was recorded, in milliseconds.
     pub step_milliseconds: BTreeMap<String, i64>,
     /// What each HAProxy pod answered after the release.

@@ -193,6 +193,13 @@ pub enum Action {
         /// How that was proven.
         proof: Proof,
     },
+    /// Write a row on the new primary, as a client would.
+    ConfirmWrites {
+        /// The new primary.
+        on: MemberName,
+        /// Token of the row beside the canary's.
+        token: String,
+    },
     /// Make the old primary primary again.
     Reinstate {
         /// The old primary.

@@ -85,7 +85,7 @@ const PROXIES: [Look; 7] = [
     }),
 ];
 
-const REST: [Look; 19] = [
+const REST: [Look; 21] = [
     ("nothing else", |_| {}),
     ("deleted", |world| {
         world.seen.migration.metadata.deletion_timestamp = Some(Time(world.seen.now));
@@ -118,6 +118,8 @@ const REST: [Look; 19] = [
     ("analyzed", |world| {
         world.status().switchover.as_mut().unwrap().analyzed = true;
     }),
+    ("writes confirmed", World::confirm),
+    ("no canary", |world| world.seen.migration.spec.switchover.canary = false),
     ("a route that leads nowhere", |world| {
         let traffic = world.seen.migration.spec.traffic.as_mut();
         if let Some(route) = traffic.and_then(|traffic| traffic.routes.first_mut()) {

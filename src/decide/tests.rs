@@ -328,11 +328,27 @@ fn promotion_whose_outcome_is_unknown_is_looked_at_and_never_undone() {
 fn clients_are_released_only_when_every_pod_leads_to_the_new_primary() {
     let mut world = World::switching(Step::Route);
     world.route(true, 5, State::Open);
+    world.confirm();
     assert_eq!(world.advances_to(), Some(Step::Follow));
     world.seen.traffic.pods[0].report.as_mut().unwrap().generation = Some(3);
     assert!(waits(&world).contains("haproxy-1"));
     world.seen.traffic.pods.clear();
     assert!(waits(&world).contains("no HAProxy pod"));
+}
+
+#[test]
+fn a_row_on_the_new_primary_shows_that_writes_are_taken_again_and_is_not_waited_for_beyond_the_budget() {
+    let mut world = World::switching(Step::Route);
+    assert!(
+        matches!(actions(&world).as_slice(), [Action::Apply(_)]),
+        "not before clients are released"
+    );
+    world.route(true, 5, State::Open);
+    assert!(
+        matches!(actions(&world).as_slice(), [Action::ConfirmWrites { on, token }] if on.as_str() == "shop-1" && token == "u-1-after")
+    );
+    world.pass(31);
+    assert_eq!(world.advances_to(), Some(Step::Follow));
 }
 
 #[test]

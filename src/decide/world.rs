@@ -120,6 +120,7 @@ impl World {
             armed_lsn: Some("0/50000C0".to_owned()),
             end_of_wal: None,
             proof: None,
+            first_write: None,
             alarm: None,
             analyzed: false,
             abort_reason: None,
@@ -214,6 +215,14 @@ impl World {
             server.redo = server.checkpoint;
             server.lsn = "0/5000178".parse().ok();
         });
+    }
+
+    /// A row on the new primary was acknowledged after clients were released.
+    pub fn confirm(&mut self) {
+        let now = self.seen.now;
+        if let Some(record) = self.status().switchover.as_mut() {
+            record.first_write = Some(now);
+        }
     }
 
     /// Every agent reports what the routing of the running switchover asks for.

@@ -19,6 +19,8 @@ pub enum Effect {
     Promote,
     /// HAProxy leads to the new primary.
     TurnOver,
+    /// A row written on the new primary shows that writes are taken again.
+    Confirm,
     /// Pods are labelled with their roles.
     Label,
     /// Statistics are renewed, the old slot is dropped.
@@ -33,7 +35,7 @@ pub enum Effect {
 
 impl Effect {
     /// Every effect.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::EndTransactions,
         Self::Prepare,
         Self::Hold,
@@ -42,6 +44,7 @@ impl Effect {
         Self::ShowReplayed,
         Self::Promote,
         Self::TurnOver,
+        Self::Confirm,
         Self::Label,
         Self::Finish,
         Self::Reinstate,
@@ -61,6 +64,7 @@ impl Effect {
             Self::ShowReplayed => "ShowReplayed",
             Self::Promote => "Promote",
             Self::TurnOver => "TurnOver",
+            Self::Confirm => "Confirm",
             Self::Label => "Label",
             Self::Finish => "Finish",
             Self::Reinstate => "Reinstate",

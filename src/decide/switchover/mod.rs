@@ -70,6 +70,7 @@ pub fn begin(seen: &Snapshot, pair: &Synchronized) -> Decision {
         armed_lsn: None,
         end_of_wal: None,
         proof: None,
+        first_write: None,
         alarm: None,
         analyzed: false,
         abort_reason: None,
@@ -249,6 +250,10 @@ impl Turn<'_> {
                 });
                 promote.into_iter().collect()
             }
+            Effect::Confirm => vec![Action::ConfirmWrites {
+                on: new(),
+                token: format!("{}-after", self.record.id),
+            }],
             Effect::Label => plan_labels(self.seen),
             Effect::Finish => self.finish(),
             Effect::Reinstate => vec![Action::Reinstate {
@@ -324,6 +329,11 @@ impl Turn<'_> {
             canary: self.seen.canary_replayed,
             canary_token: self.record.id.clone(),
             held_milliseconds: released.as_millisecond() - held.as_millisecond(),
+            write_gap_milliseconds: self
+                .record
+                .first_write
+                .zip(self.record.started(Step::Arm))
+                .map(|(after, before)| after.as_millisecond() - before.as_millisecond()),
             step_milliseconds: self.step_milliseconds(),
             routes: self
                 .seen

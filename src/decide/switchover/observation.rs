@@ -45,7 +45,8 @@ impl Turn<'_> {
             Step::Stop => self.at_old_primary(),
             Step::Prove => self.at_proof(),
             Step::Promote => self.at_promotion(),
-            Step::Route | Step::Release => self.at_proxies(State::Open),
+            Step::Route => self.at_route(),
+            Step::Release => self.at_proxies(State::Open),
             Step::Follow => self.at_followers(),
             Step::Finish => self.at_finish(),
             Step::Restore => self.at_restore(),
@@ -164,6 +165,16 @@ impl Turn<'_> {
                 Some(laggard) => (Seen::ProxiesBehind, laggard),
                 None => plain(Seen::ProxiesDone),
             },
+        }
+    }
+
+    /// Writes are confirmed while the budget lasts: a primary that takes none keeps its clients waiting, but not the rest of the switch.
+    fn at_route(&self) -> Observed {
+        let in_time = self.record.deadline.is_none_or(|deadline| self.seen.now <= deadline);
+        let awaited = self.seen.migration.spec.switchover.canary && self.record.first_write.is_none() && in_time;
+        match self.at_proxies(State::Open) {
+            (Seen::NoRoutes | Seen::ProxiesDone, _) if awaited => plain(Seen::Unconfirmed),
+            other => other,
         }
     }
 

@@ -34,6 +34,8 @@ pub enum Observation {
     ProxiesBehind,
     /// Every HAProxy pod does what the routing says.
     ProxiesDone,
+    /// Clients are released, and no row was written on the new primary yet.
+    Unconfirmed,
     /// The old primary was not seen.
     OldUnseen,
     /// The old primary accepts writes and would come back as primary.
@@ -334,6 +336,12 @@ pub const TABLE: &[Row] = &[
         Step::Route,
         Seen::ProxiesBehind,
         "not every HAProxy pod leads to the new primary",
+    ),
+    act(
+        Step::Route,
+        Seen::Unconfirmed,
+        Effect::Confirm,
+        "clients are released; a row written on the new primary shows that writes are taken again",
     ),
     enter(
         Step::Route,

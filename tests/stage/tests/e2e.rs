@@ -246,8 +246,15 @@ fn a_switch_is_taken_back_without_a_clone_and_done_again_until_it_is_completed()
         ensure!(
             certificate["endOfWal"] == certificate["fork"]
                 && certificate["canary"] == true
-                && certificate["newPrimary"] == primary,
+                && certificate["newPrimary"] == primary
+                && certificate["writeGapMilliseconds"].as_i64() > certificate["stepMilliseconds"]["Promote"].as_i64(),
             "{phase}: {certificate}"
+        );
+        let token = certificate["canaryToken"].as_str().unwrap_or_default();
+        let rows = format!("SELECT count(*) FROM mitosis.canary WHERE token IN ('{token}', '{token}-after')");
+        ensure!(
+            servers.sql(primary, "postgres", &rows)? == "2",
+            "{phase}: a row before and one after"
         );
         let ready = if phase == "Switched" {
             "RollbackAvailable"
