@@ -139,6 +139,9 @@ impl Actor<'_> {
         if server.in_recovery || server.armed_by.as_deref() != Some(armed_by) {
             return Err(Error::Outdated(format!("{member} is no primary that {armed_by} armed")));
         }
+        if matches!(by, StopBy::Restart(_) | StopBy::ShutDown) {
+            postgres::let_sessions_leave(&session).await.map_err(on(member))?;
+        }
         self.restart(member, &session, &server, by).await
     }
 

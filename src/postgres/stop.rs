@@ -35,7 +35,8 @@ pub async fn restart_by_sql(session: &Session, server: &Server, command: Option<
             server.postmaster
         )
     };
-    run_and_wait_for_the_end(session, &command.map_or_else(own, ToOwned::to_owned)).await
+    let command = command.map_or_else(own, ToOwned::to_owned);
+    run_and_wait_for_the_end(session, &format!("{}{command}", end_stuck_sessions(server))).await
 }
 
 /// Shuts the server that the session is connected to down, cleanly (fast mode), and returns when the session ended. `server` must have
@@ -44,7 +45,53 @@ pub async fn restart_by_sql(session: &Session, server: &Server, command: Option<
 /// # Errors
 /// The server refuses, or still serves the session after 5 s.
 pub async fn shut_down_by_sql(session: &Session, server: &Server) -> Result<(), Error> {
-    run_and_wait_for_the_end(session, &format!("kill -INT {}", server.postmaster)).await
+    let command = format!("{}kill -INT {}", end_stuck_sessions(server), server.postmaster);
+    run_and_wait_for_the_end(session, &command).await
+}
+
+/// Seconds that sessions have to end when their server shuts down.
+const SESSIONS_END: u64 = 3;
+
+/// Kills, by and by, what keeps a server from shutting down. A fast shutdown waits for every session, without an end and without a way back:
+/// one that holds a lock of its libc while the signal to end meets it (seen when its client had just gone: "connection to client lost") or
+/// that is in a library's function for hours would keep the old primary away from both sides. The server then ends as in a crash, and comes
+/// back as the standby that it was armed to be. What a shutdown itself needs, until its checkpoint is written and sent, is left alone.
+fn end_stuck_sessions(server: &Server) -> String {
+    format!(
+        "(sleep {SESSIONS_END}; for status in /proc/[0-9]*/stat; do \
+           [ \"$(sed 's/.*) . \\([0-9]*\\) .*/\\1/' $status)\" = {} ] || continue; process=${{status%/stat}}; \
+           case $(tr '\\0' ' ' <$process/cmdline) in \
+             *checkpointer*|*walsender*|*archiver*|*logger*|*'io worker'*) ;; \
+             postgres:*) kill -KILL ${{process#/proc/}} ;; \
+           esac; done) 2>/dev/null & ",
+        server.postmaster
+    )
+}
+
+/// Gives sessions whose client has just gone the time to notice it, some milliseconds: a signal to end that comes meanwhile can make them
+/// hang (see above). Returns as soon as their number does not fall any more.
+///
+/// # Errors
+/// The server does not answer.
+pub async fn let_sessions_leave(session: &Session) -> Result<(), Error> {
+    let what = "looking for sessions that end";
+    let mut last = i64::MAX;
+    loop {
+        let row = session
+            .prepared_row(
+                what,
+                Duration::from_secs(2),
+                "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+                &[],
+            )
+            .await?;
+        let count: i64 = row.try_get(0).map_err(Error::statement(what))?;
+        if count == 0 || count >= last {
+            return Ok(());
+        }
+        last = count;
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Closes what the program inherited. Before version 16 PostgreSQL hands the open files of the session that runs a program on to it, and the

@@ -304,6 +304,24 @@ async fn a_server_that_stops_before_pg_ctl_signals_it_is_started_again_all_the_s
 }
 
 #[tokio::test]
+async fn a_session_that_does_not_end_keeps_an_armed_primary_from_shutting_down_for_some_seconds_only() {
+    let (a1, on_a1, b1, _on_b1) = pair().await;
+    let stuck = a1.session_of("app").await;
+    let row = stuck.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
+    let pid: i32 = row.get(0);
+    follow(&on_a1, &conninfo(&b1, "a1"), &name("a1").slot()).await.unwrap();
+    arm(&on_a1, "attempt-1").await.unwrap();
+    let server = fetch_server_switching(&on_a1).await.unwrap();
+    let stopped = std::process::Command::new("kill")
+        .args(["-STOP", &pid.to_string()])
+        .status();
+    assert!(stopped.unwrap().success());
+    restart_by_sql(&on_a1, &server, None).await.unwrap();
+    let again = a1.session().await;
+    assert!(fetch_server(&again).await.unwrap().in_recovery);
+}
+
+#[tokio::test]
 async fn the_container_of_a_member_waits_for_another_one_on_its_volume_and_starts_a_server_again_that_was_shut_down() {
     let a1 = Server::primary();
     a1.stop_at_once();
