@@ -406,6 +406,150 @@ fn the_old_primary_is_not_promoted_again_once_the_leader_is_primary() {
     assert!(world.halts().unwrap().contains("somebody else promoted"));
 }
 
+/// What a turn tells or does, in a few words.
+fn turn(world: &World) -> String {
+    match world.decide().decision {
+        Decision::Act { actions, .. } => format!("{:?}", actions.first()),
+        Decision::Advance(advance) => advance.to.as_str().to_owned(),
+        Decision::Wait { told, .. } => format!("waits: {}", told.message),
+        Decision::Halt { told } => format!("halts: {}", told.message),
+    }
+}
+
+#[test]
+fn a_promotion_depends_on_what_both_sides_are_seen_to_be() {
+    type Change = fn(&mut World);
+    let alarmed = |world: &mut World| world.status().switchover.as_mut().unwrap().alarm = Some("two".to_owned());
+    let both: Change = |world| {
+        world.set("a1", server(false));
+        world.set("shop-1", server(false));
+    };
+    let cases: [(&str, Change, &str); 5] = [
+        ("both serve", both, "halts: both sides accept writes"),
+        (
+            "the old one serves",
+            |world| world.set("a1", server(false)),
+            "halts: somebody else made the old primary writable",
+        ),
+        ("the old one is a standby", |_| {}, "Some(Promote"),
+        ("the old one is not seen", |world| world.lose("a1"), "Some(Promote"),
+        (
+            "the new one is not seen",
+            |world| world.lose("shop-1"),
+            "waits: whether it was promoted is not known",
+        ),
+    ];
+    for (what, change, told) in cases {
+        let mut world = World::switching(Step::Promote);
+        change(&mut world);
+        assert!(turn(&world).starts_with(told), "{what}: {}", turn(&world));
+    }
+    let mut world = World::switching(Step::Promote);
+    alarmed(&mut world);
+    assert!(turn(&world).starts_with("Some(Promote"), "seen as a standby again");
+    world.lose("a1");
+    assert!(
+        turn(&world).starts_with("waits: the old primary was seen as primary"),
+        "{}",
+        turn(&world)
+    );
+}
+
+#[test]
+fn an_old_primary_is_put_back_depending_on_what_both_sides_are_seen_to_be() {
+    type Change = fn(&mut World);
+    let cases: [(&str, Change, &str); 9] = [
+        ("a standby", |_| {}, "Some(Reinstate"),
+        (
+            "and the other side is not seen",
+            |world| world.lose("shop-1"),
+            "Some(Reinstate",
+        ),
+        (
+            "a standby, the other side serves",
+            |world| world.set("shop-1", server(false)),
+            "halts: somebody else promoted the other side",
+        ),
+        (
+            "both serve",
+            |world| {
+                world.set("a1", server(false));
+                world.set("shop-1", server(false));
+            },
+            "halts: both sides accept writes",
+        ),
+        (
+            "it serves, with what would make it a standby",
+            |world| {
+                world.set("a1", server(false));
+                world.change("a1", |a1| {
+                    (a1.standby_signal, a1.follows_as) = (true, None);
+                });
+            },
+            "Some(Disarm",
+        ),
+        (
+            "it serves, told to follow",
+            |world| {
+                world.set("a1", server(false));
+                world.change("a1", |a1| {
+                    (a1.standby_signal, a1.follows_as) = (false, Some("mitosis_a1".to_owned()));
+                });
+            },
+            "Some(Disarm",
+        ),
+        (
+            "it serves, told to follow by somebody else",
+            |world| {
+                world.set("a1", server(false));
+                world.change("a1", |a1| {
+                    (a1.standby_signal, a1.follows_as) = (false, Some("a1".to_owned()));
+                });
+            },
+            "Release",
+        ),
+        (
+            "another member of the other side serves",
+            |world| world.set("shop-2", server(false)),
+            "halts: somebody else promoted the other side",
+        ),
+        (
+            "a member of another cluster serves",
+            |world| {
+                world.set("shop-2", server(false));
+                world.change("shop-2", |other| other.system_identifier = "8".to_owned());
+            },
+            "Some(Reinstate",
+        ),
+    ];
+    for (what, change, told) in cases {
+        let mut world = World::switching(Step::Restore);
+        world.change("a1", |a1| a1.in_recovery = true);
+        change(&mut world);
+        assert!(turn(&world).starts_with(told), "{what}: {}", turn(&world));
+    }
+    let mut world = World::switching(Step::Restore);
+    world.change("a1", |a1| a1.in_recovery = true);
+    world.status().switchover.as_mut().unwrap().alarm = Some("two".to_owned());
+    assert!(turn(&world).starts_with("Some(Reinstate"), "seen as a standby again");
+    world.lose("shop-1");
+    assert!(
+        turn(&world).starts_with("waits: the other side was seen as primary"),
+        "{}",
+        turn(&world)
+    );
+}
+
+#[test]
+fn a_standby_that_lags_just_as_much_as_allowed_keeps_nobody_from_beginning() {
+    for (end, closed) in [("0/5100100", false), ("0/5100101", true)] {
+        let mut world = World::switching(Step::Gate);
+        world.change("a1", |a1| a1.lsn = end.parse().ok());
+        let obstacles = waits(&world);
+        assert_eq!(obstacles.contains("maxLag"), closed, "{end}: {obstacles}");
+    }
+}
+
 #[test]
 fn the_gate_stays_closed_for_each_thing_that_would_fail_behind_it() {
     type Break = fn(&mut World);
