@@ -12,7 +12,7 @@ use kube::Client;
 use tokio::time::Instant;
 
 use crate::{
-    api::{ClusterMigration, Marker, Rehearsal},
+    api::{ClusterMigration, Marker, Rehearsal, RewindStatus},
     decide::Action,
     lease::Lease,
     observe::{Credentials, Sessions, Snapshot},
@@ -81,6 +81,8 @@ pub struct Effects {
     pub identity: Option<(String, String)>,
     /// How far a rehearsal is.
     pub rehearsal: Option<Rehearsal>,
+    /// How far a rewind is.
+    pub rewind: Option<RewindStatus>,
     /// When a row written on the new primary was acknowledged.
     pub first_write: Option<Timestamp>,
     /// The new primary's statistics were renewed.
@@ -139,6 +141,10 @@ impl Actor<'_> {
                 effects.rehearsal = Some((**rehearsal).clone());
                 Ok(())
             }
+            Action::RecordRewind(rewind) => {
+                effects.rewind = Some((**rewind).clone());
+                Ok(())
+            }
             Action::LetGo => {
                 kubernetes::remove_finalizer(self.client, self.migration()).await?;
                 effects.let_go = true;
@@ -169,6 +175,12 @@ impl Actor<'_> {
             Action::Disarm { member, armed_by } => self.disarm(member, armed_by.as_deref()).await,
             Action::Stop { member, armed_by, by } => self.stop(member, armed_by, by).await,
             Action::Rehearse { member, by } => self.rehearse(member, by).await,
+            Action::Rewind {
+                member,
+                primary,
+                upstream,
+                discard,
+            } => self.rewind(member, primary, upstream, *discard).await,
             Action::Detach { member } => self.detach(member).await,
             Action::DropCanary { on } => self.drop_canary(on).await,
             Action::Checkpoint { member } => self.checkpoint(member).await,

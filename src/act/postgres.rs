@@ -185,6 +185,31 @@ impl Actor<'_> {
             .map_err(on(member))
     }
 
+    /// Rewinds a standby after one more look: a primary, or one that holds something else by now, is left alone.
+    pub(super) async fn rewind(
+        &self,
+        member: &MemberName,
+        primary: &MemberName,
+        upstream: &Conninfo,
+        discard: Lsn,
+    ) -> Result<(), Error> {
+        let upstream = self.complete(upstream)?;
+        let session = self.session(member).await?;
+        // pg_rewind compares the control files, and the primary's knows of its timeline from the first checkpoint on.
+        self.checkpoint(primary).await?;
+        let whole = postgres::fetch_server(&session).await.map_err(on(member))?;
+        if !whole.in_recovery || whole.received != Some(discard) {
+            return Err(Error::Outdated(format!(
+                "{member} is no standby whose WAL ends at {discard}: it is not rewound"
+            )));
+        }
+        let server = postgres::fetch_server_switching(&session).await.map_err(on(member))?;
+        self.ensure_lease()?;
+        postgres::rewind_by_sql(&session, &server, &upstream)
+            .await
+            .map_err(on(member))
+    }
+
     pub(super) async fn checkpoint(&self, member: &MemberName) -> Result<(), Error> {
         postgres::checkpoint(&*self.session(member).await?)
             .await

@@ -21,12 +21,12 @@ pub use phase::{DesiredPhase, Phase};
 pub use reason::Reason;
 pub use source::{CredentialsRef, Source, SourceMember, Stop, StopMethod, TlsMode};
 pub use status::{
-    ClusterMigrationStatus, Finding, Marker, MemberStatus, PlanStatus, Rehearsal, RehearsalOutcome, Role,
-    SeedingStatus, Severity, Side,
+    ClusterMigrationStatus, Finding, Marker, MemberStatus, PlanStatus, Rehearsal, RehearsalOutcome, RewindOutcome,
+    RewindStatus, Role, SeedingStatus, Severity, Side,
 };
 pub use switchover::{
-    Attempt, Certificate, LongTransactions, Outcome, Proof, Rollback, RollbackSslMode, RouteStatus, Step, StepRecord,
-    Switchover, SwitchoverStatus,
+    Attempt, Certificate, LongTransactions, Outcome, Proof, Rewind, Rollback, RollbackSslMode, RouteStatus, Step,
+    StepRecord, Switchover, SwitchoverStatus,
 };
 pub use target::{Exposure, ExposureType, PodTemplate, PostgresqlOptions, Seeding, Storage, Target, TargetTls};
 pub use traffic::{Haproxy, ManagedHaproxy, PostgresRole, Route, StaticRoute, Traffic};

@@ -82,6 +82,8 @@ reasons! {
     Done,
     /// The restart of a source server is being rehearsed on a standby.
     Rehearsing,
+    /// A member that diverged is being mended with pg_rewind.
+    Rewinding,
     /// `spec.suspend` is set.
     Suspended,
     /// A person must act; the message says on what.

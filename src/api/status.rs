@@ -58,6 +58,10 @@ pub struct ClusterMigrationStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub rehearsal: Option<Rehearsal>,
+    /// The last pg_rewind of a member that had diverged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    pub rewind: Option<RewindStatus>,
     /// The last attempts and why they ended, newest first, at most 10.
     pub attempts: Vec<Attempt>,
 }
@@ -88,6 +92,35 @@ pub enum RehearsalOutcome {
     Passed,
     /// It did not restart, or does not stream within 60 s.
     Failed,
+}
+
+/// A pg_rewind of a member that had diverged. It is recorded before it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RewindStatus {
+    /// The member.
+    pub member: String,
+    /// The last WAL position that it held.
+    pub discard: String,
+    /// The timeline that it was on.
+    pub timeline: u32,
+    /// When it was begun.
+    #[schemars(with = "String")]
+    pub start_time: Timestamp,
+    /// When its server had been started, in microseconds since 1970 by its own clock: it restarted when that is another time.
+    pub server_started: i64,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<RewindOutcome>,
+}
+
+/// How a pg_rewind ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RewindOutcome {
+    /// The server is on the primary's timeline.
+    Rewound,
+    /// The server started again as it was.
+    Refused,
 }
 
 /// What the preflight found.

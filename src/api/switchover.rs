@@ -100,6 +100,10 @@ pub struct Rollback {
     #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('8760h')")
         .message("write a duration between 1s and 8760h, such as 72h"))]
     pub keep: Duration,
+    /// A member of the old side that diverged and is to be mended with pg_rewind. Whether that can be done, and what it takes, is in the
+    /// message of the condition `RollbackAvailable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewind: Option<Rewind>,
     /// libpq's sslmode of the old side's standbys. Default: verify-full.
     #[serde(default)]
     pub sslmode: RollbackSslMode,
@@ -117,10 +121,24 @@ impl Default for Rollback {
     fn default() -> Self {
         Self {
             keep: default_keep(),
+            rewind: None,
             sslmode: RollbackSslMode::default(),
             sslrootcert: None,
         }
     }
+}
+
+/// What is given up for mending a member that diverged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rewind {
+    /// Name of the source member.
+    #[schemars(length(min = 1, max = 40))]
+    pub member: String,
+    /// The last WAL position that it holds, such as `0/5000200`: everything that it alone wrote up to there is thrown away. Where it holds
+    /// another one by now, nothing is done.
+    #[schemars(regex(pattern = "^[0-9A-F]{1,8}/[0-9A-F]{1,8}$"))]
+    pub discard: String,
 }
 
 /// libpq's sslmode of the old side's standbys.

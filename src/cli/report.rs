@@ -66,6 +66,7 @@ fn render(migration: &ClusterMigration) -> Value {
         "certificate": switchover.and_then(|record| record.certificate.clone()),
         "attempts": status.attempts,
         "rehearsal": status.rehearsal,
+        "rewind": status.rewind,
         "members": status.members,
     })
 }

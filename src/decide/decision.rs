@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Effect;
 use crate::{
     act::StopBy,
-    api::{Finding, Phase, Proof, Reason, Rehearsal, Step, SwitchoverStatus},
+    api::{Finding, Phase, Proof, Reason, Rehearsal, RewindStatus, Step, SwitchoverStatus},
     postgres::{Conninfo, Lsn, MemberName, SlotName},
     resources::Wanted,
 };
@@ -169,6 +169,17 @@ pub enum Action {
         /// How.
         by: StopBy,
     },
+    /// Mend a standby that diverged with pg_rewind.
+    Rewind {
+        /// The standby.
+        member: MemberName,
+        /// The primary that it becomes the same as.
+        primary: MemberName,
+        /// How it reaches the primary.
+        upstream: Box<Conninfo>,
+        /// The last WAL position that it must still hold.
+        discard: Lsn,
+    },
     /// Let a standby follow nobody any more. It stays a standby.
     Detach {
         /// The standby.
@@ -214,6 +225,8 @@ pub enum Action {
     },
     /// Remember how far a rehearsal is.
     RecordRehearsal(Box<Rehearsal>),
+    /// Remember how far a rewind is.
+    RecordRewind(Box<RewindStatus>),
     /// Let the resource go: remove the finalizer.
     LetGo,
 }
@@ -224,7 +237,12 @@ impl Action {
     pub const fn is_dangerous_late(&self) -> bool {
         matches!(
             self,
-            Self::Arm { .. } | Self::Disarm { .. } | Self::Stop { .. } | Self::Promote { .. } | Self::Reinstate { .. }
+            Self::Arm { .. }
+                | Self::Disarm { .. }
+                | Self::Stop { .. }
+                | Self::Rewind { .. }
+                | Self::Promote { .. }
+                | Self::Reinstate { .. }
         )
     }
 }

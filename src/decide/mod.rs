@@ -6,6 +6,7 @@ mod members;
 mod preflight;
 mod rehearsal;
 mod replicate;
+mod rewind;
 mod routing;
 mod switched;
 mod switchover;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Action, Decision, Told, begin_unless_consumed,
     members::{decide_member, plan_labels, plan_objects},
+    rewind::decide_rewind,
     routing::plan_steady,
     way_back::{decide_completion, find_way_back},
 };
@@ -121,6 +122,9 @@ fn keep(seen: &Snapshot, primary: &Member, agent_image: &str) -> Decision {
         }
     }
     if let Some(decision) = decide_completion(seen, primary) {
+        return decision;
+    }
+    if let Some(decision) = decide_rewind(seen, primary) {
         return decision;
     }
     if let Some(leftover) = find_leftover_slot(seen, primary) {

@@ -681,21 +681,103 @@ fn the_way_back_is_there_while_the_old_side_follows_and_says_why_when_not() {
     }
 }
 
+/// The old primary holds WAL that the new one does not have.
+fn diverged() -> World {
+    let mut world = switched();
+    world.change("a1", |a1| {
+        a1.timeline = 1;
+        a1.received = "0/5000200".parse().ok();
+        a1.settings.insert("wal_log_hints".to_owned(), "on".to_owned());
+        a1.settings.insert("full_page_writes".to_owned(), "on".to_owned());
+    });
+    world
+}
+
 #[test]
 fn pg_rewind_is_offered_for_a_diverged_server_only_where_it_works() {
-    let told = |hints: &str| {
-        let mut world = switched();
-        world.change("a1", |a1| {
-            a1.timeline = 1;
-            a1.received = "0/5000200".parse().ok();
-            a1.settings.insert("wal_log_hints".to_owned(), hints.to_owned());
-            a1.settings.insert("full_page_writes".to_owned(), "on".to_owned());
-        });
+    type Change = fn(&mut World);
+    let by_hand = "pg_rewind --target-pgdata=/data --source-server='host=10.244.0.1 port=30001";
+    let cases: [(Change, &str); 6] = [
+        (
+            |world| world.change("a1", |a1| a1.timeline = 3),
+            "spec.rollback.rewind: {member: a1, discard: 0/5000200}",
+        ),
+        (|_| {}, "spec.rollback.rewind: {member: a1, discard: 0/5000200}"),
+        (
+            |world| {
+                world.change("a1", |a1| {
+                    a1.settings.insert("wal_log_hints".to_owned(), "off".to_owned());
+                });
+            },
+            "clone it anew; pg_rewind cannot mend it",
+        ),
+        (
+            |world| world.change("a1", |a1| a1.supervisor = Some("postgresql@15-main.service".to_owned())),
+            by_hand,
+        ),
+        (
+            |world| world.seen.migration.spec.source.stop.restart_command = Some("restart".to_owned()),
+            by_hand,
+        ),
+        (
+            |world| world.change("a1", |a1| a1.tablespaces = vec!["/fast".to_owned()]),
+            by_hand,
+        ),
+    ];
+    for (change, told) in cases {
+        let mut world = diverged();
+        change(&mut world);
         let primary = world.seen.member("shop-1").unwrap();
-        super::way_back::find_way_back(&world.seen, primary).err().unwrap().1
+        let (reason, message) = super::way_back::find_way_back(&world.seen, primary).err().unwrap();
+        assert_eq!(reason, crate::api::Reason::Diverged);
+        assert!(message.contains(told), "{message}");
+        world.ask_to_rewind("0/5000200");
+        let begins = super::rewind::decide_rewind(&world.seen, world.seen.member("shop-1").unwrap()).is_some();
+        assert_eq!(begins, told.starts_with("spec."), "{message}");
+    }
+}
+
+#[test]
+fn a_diverged_server_is_rewound_once_when_a_person_names_what_is_given_up() {
+    use crate::api::RewindOutcome;
+    let decides = |world: &World| super::rewind::decide_rewind(&world.seen, world.seen.member("shop-1").unwrap());
+    let recorded = |world: &World| match decides(world) {
+        Some(Decision::Act { actions, .. }) => match actions.into_iter().next() {
+            Some(Action::RecordRewind(rewind)) => *rewind,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
     };
-    assert!(told("on").contains("pg_rewind --target-pgdata=/data --source-server='host=10.244.0.1 port=30001"));
-    assert!(told("off").contains("clone it anew; pg_rewind cannot mend it"));
+    let mut world = diverged();
+    assert!(decides(&world).is_none(), "nobody asked");
+    world.ask_to_rewind("0/5000180");
+    assert!(decides(&world).is_none(), "it holds something else");
+    world.ask_to_rewind("0/5000200");
+    let begun = recorded(&world);
+    assert_eq!((begun.timeline, begun.outcome), (1, None));
+    world.status().rewind = Some(begun);
+    assert!(matches!(decides(&world), Some(Decision::Act { actions, .. })
+        if matches!(actions.as_slice(), [Action::Rewind { member, primary, .. }]
+            if member.as_str() == "a1" && primary.as_str() == "shop-1")));
+    let mut refused = world.clone();
+    world.lose("a1");
+    assert!(matches!(decides(&world), Some(Decision::Wait { .. })));
+    let mut back = server(true);
+    (back.timeline, back.started) = (2, 1);
+    world.set("a1", back);
+    let ended = recorded(&world);
+    assert_eq!(ended.outcome, Some(RewindOutcome::Rewound));
+    world.status().rewind = Some(ended);
+    assert!(decides(&world).is_none(), "once");
+
+    refused.change("a1", |a1| a1.started = 1);
+    let ended = recorded(&refused);
+    assert_eq!(ended.outcome, Some(RewindOutcome::Refused));
+    refused.status().rewind = Some(ended);
+    assert!(decides(&refused).is_none(), "once");
+    let primary = refused.seen.member("shop-1").unwrap();
+    let (_, message) = super::way_back::find_way_back(&refused.seen, primary).err().unwrap();
+    assert!(message.contains("/data.mitosis-rewind.log says why"), "{message}");
 }
 
 #[test]

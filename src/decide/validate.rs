@@ -6,7 +6,7 @@ use crate::{
     address::{Address, Host, Port},
     api::{ClusterMigration, ExposureType, StopMethod},
     observe::target_members,
-    postgres::{MemberName, render_hba},
+    postgres::{Lsn, MemberName, render_hba},
     resources::{AGENT_PORT, listen_port},
 };
 
@@ -66,6 +66,16 @@ pub fn validate(migration: &ClusterMigration) -> Result<(), String> {
             "spec.source.stop.rehearseOn rehearses what the operator does: remove it, or choose another method"
                 .to_owned(),
         );
+    }
+    if let Some(rewind) = &spec.rollback.rewind {
+        if !spec.source.members.iter().any(|member| member.name == rewind.member) {
+            return Err(format!(
+                "spec.rollback.rewind.member is {}, which is none of spec.source.members: name the one that diverged",
+                rewind.member
+            ));
+        }
+        let discard: Result<Lsn, String> = rewind.discard.parse();
+        discard.map_err(|error| format!("spec.rollback.rewind.discard: {error}"))?;
     }
     for (member, host) in &spec.target.exposure.hosts {
         let checked = match spec.target.exposure.kind {

@@ -1,6 +1,6 @@
 //! The way back: whether it is there, and giving it up.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use super::{
     Action, Decision, Told,
@@ -9,7 +9,7 @@ use super::{
     switchover::home_phase,
 };
 use crate::{
-    api::{DesiredPhase, Phase, Reason, Step},
+    api::{DesiredPhase, Phase, Reason, RewindOutcome, Side, Step, StopMethod},
     observe::{Member, Snapshot},
     postgres::Server,
 };
@@ -40,10 +40,7 @@ pub fn find_way_back(seen: &Snapshot, primary: &Member) -> Result<Synchronized, 
             behind.push(format!("{} was not seen", member.name));
             continue;
         };
-        // A standby that holds WAL past the fork would silently stay stale.
-        let diverged =
-            standby.timeline < server.timeline && seen.fork.is_some_and(|fork| standby.received > Some(fork));
-        if diverged {
+        if is_diverged(seen, primary, standby) {
             return Err((
                 Reason::Diverged,
                 format!(
@@ -80,19 +77,72 @@ pub fn find_way_back(seen: &Snapshot, primary: &Member) -> Result<Synchronized, 
     }
 }
 
+/// Whether a standby holds WAL that the primary does not have, past the fork of the primary's timeline or on a later one of its own: it
+/// would silently stay stale.
+pub fn is_diverged(seen: &Snapshot, primary: &Member, standby: &Server) -> bool {
+    let Some(server) = primary.server().filter(|_| standby.in_recovery) else {
+        return false;
+    };
+    match standby.timeline.cmp(&server.timeline) {
+        Ordering::Less => seen.fork.is_some_and(|fork| standby.received > Some(fork)),
+        Ordering::Equal => false,
+        Ordering::Greater => true,
+    }
+}
+
+/// Whether what pg_rewind needs to find the changed blocks was written all the time.
+pub fn can_be_rewound(diverged: &Server) -> bool {
+    let is_on = |name: &str| diverged.settings.get(name).is_some_and(|value| value == "on");
+    (is_on("wal_log_hints") || is_on("data_checksums")) && is_on("full_page_writes")
+}
+
+/// Why the operator does not rewind a server for which pg_rewind works; nothing when it does.
+pub fn why_not_rewound(seen: &Snapshot, diverged: &Server) -> Option<String> {
+    let stop = &seen.migration.spec.source.stop;
+    if stop.method != StopMethod::Sql || stop.restart_command.is_some() {
+        return Some("a server that something else starts is not rewound by the operator".to_owned());
+    }
+    if let Some(unit) = &diverged.supervisor {
+        return Some(format!("{unit} would end what rewinds it"));
+    }
+    if !diverged.tablespaces.is_empty() {
+        return Some("it has tablespaces".to_owned());
+    }
+    let last = seen.migration.status.as_ref().and_then(|status| status.rewind.as_ref());
+    let held = diverged.received.map(|held| held.to_string());
+    last.filter(|last| last.outcome == Some(RewindOutcome::Refused) && Some(&last.discard) == held.as_ref())
+        .map(|_| {
+            format!(
+                "pg_rewind refused, and {}.mitosis-rewind.log says why",
+                diverged.data_directory
+            )
+        })
+}
+
 /// What a person can do about a server that diverged; what it alone holds is given up by it.
 fn how_to_mend(seen: &Snapshot, member: &Member, diverged: &Server, primary: &Member) -> String {
-    let is_on = |name: &str| diverged.settings.get(name).is_some_and(|value| value == "on");
-    if !(is_on("wal_log_hints") || is_on("data_checksums")) || !is_on("full_page_writes") {
+    if !can_be_rewound(diverged) {
         return "clone it anew; pg_rewind cannot mend it without full_page_writes, and wal_log_hints or data checksums"
             .to_owned();
     }
+    let held = diverged.received.map(|held| held.to_string()).unwrap_or_default();
+    let because = match (member.side, why_not_rewound(seen, diverged)) {
+        (Side::Source, None) => {
+            return format!(
+                "look at what it alone holds up to {held}, then give that up with spec.rollback.rewind: {{member: {}, discard: {held}}}, \
+                 or clone it anew",
+                member.name
+            );
+        }
+        (Side::Source, Some(because)) => because,
+        (Side::Target, _) => "a pod's server is not rewound by the operator".to_owned(),
+    };
     // As the diverged server reaches it.
     let source =
         conninfo_between(seen, member, primary).map_or_else(|| primary.address.clone(), |conninfo| conninfo.upstream);
     format!(
-        "look at what it alone holds, then stop it cleanly and run `pg_rewind --target-pgdata={} --source-server='host={} port={} user=… \
-         dbname=postgres'` there, keep its own postgresql.auto.conf and standby.signal, and start it; or clone it anew",
+        "{because}; look at what it alone holds, then stop it cleanly and run `pg_rewind --target-pgdata={} --source-server='host={} \
+         port={} user=… dbname=postgres'` there, keep its own postgresql.auto.conf and standby.signal, and start it; or clone it anew",
         diverged.data_directory, source.host, source.port
     )
 }

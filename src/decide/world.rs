@@ -225,6 +225,14 @@ impl World {
         }
     }
 
+    /// A person gives up what a1 alone holds up to a position.
+    pub fn ask_to_rewind(&mut self, discard: &str) {
+        self.seen.migration.spec.rollback.rewind = Some(crate::api::Rewind {
+            member: "a1".to_owned(),
+            discard: discard.to_owned(),
+        });
+    }
+
     /// Every agent reports what the routing of the running switchover asks for.
     pub fn route(&mut self, leader_is_primary: bool, generation: u64, state: State) {
         let name = if leader_is_primary { "shop-1" } else { "a1" };

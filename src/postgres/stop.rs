@@ -104,7 +104,7 @@ const CLOSE: &str = "for fd in /proc/self/fd/*; do fd=${fd##*/}; \
 /// logging process, which would wait for its end.
 const LOG: &str = "[ -f /proc/self/fd/2 ] || [ -S /proc/self/fd/2 ] || exec 2>/dev/null; ";
 
-async fn run_and_wait_for_the_end(session: &Session, command: &str) -> Result<(), Error> {
+pub(super) async fn run_and_wait_for_the_end(session: &Session, command: &str) -> Result<(), Error> {
     let what = "telling the server to stop";
     // In a session of its own, so that it outlives the server that starts it; in the background by the shell, since not every setsid can do
     // that. By bash where there is one: see CLOSE. A log whose reader is gone must not end the command half-way.

@@ -78,6 +78,9 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
     if let Some(rehearsal) = &effects.rehearsal {
         next.rehearsal = Some(rehearsal.clone());
     }
+    if let Some(rewind) = &effects.rewind {
+        next.rewind = Some(rewind.clone());
+    }
     if let Some(marker) = &effects.marker {
         next.marker = Some(marker.clone());
     }

@@ -18,7 +18,7 @@ use crate::{conninfo, name, pair, replayed, servers::Server, until};
 const HELD: Duration = Duration::from_secs(60);
 
 /// Two servers a1 and b1, and what the operator needs to act on them.
-struct Place {
+pub struct Place {
     lease: Lease,
     sessions: Sessions,
     credentials: Credentials,
@@ -28,7 +28,7 @@ struct Place {
 }
 
 impl Place {
-    fn of(a1: &Server, b1: &Server) -> Self {
+    pub fn of(a1: &Server, b1: &Server) -> Self {
         let migration: ClusterMigration =
             serde_saphyr::from_str(include_str!("../../examples/clustermigration.yaml")).unwrap();
         let member = |text: &str, side, server: &Server| Member {
@@ -60,7 +60,7 @@ impl Place {
         }
     }
 
-    async fn act(&self, action: Action) -> Result<(), Error> {
+    pub async fn act(&self, action: Action) -> Result<(), Error> {
         // Nothing listens there.
         let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         let actor = Actor {

@@ -25,6 +25,11 @@ fn programs() -> PathBuf {
         .expect("PostgreSQL's server is not installed: run `make tools`")
 }
 
+/// Whether this program is among them; not every package of servers has all.
+pub fn has_program(name: &str) -> bool {
+    programs().join(name).exists()
+}
+
 /// A server that is stopped and removed when the test ends.
 pub struct Server {
     folder: tempfile::TempDir,
