@@ -282,6 +282,29 @@ fn a_crashed_old_primary_proves_the_end_only_as_a_standby_of_the_same_cluster_th
 }
 
 #[test]
+fn the_last_record_is_given_a_moment_before_a_checkpoint_is_asked_for() {
+    let after = |milliseconds: i64| {
+        let mut world = World::switching(Step::Prove);
+        let began = world.seen.now;
+        world
+            .status()
+            .switchover
+            .as_mut()
+            .unwrap()
+            .steps
+            .push(crate::api::StepRecord {
+                step: Step::Prove,
+                start_time: began,
+                because: String::new(),
+            });
+        world.seen.now = began + jiff::SignedDuration::from_millis(milliseconds);
+        turn(&world)
+    };
+    assert!(after(0).starts_with("waits: the last records"), "{}", after(0));
+    assert!(after(300).starts_with("Some(Checkpoint"), "{}", after(300));
+}
+
+#[test]
 fn an_old_primary_that_serves_again_ends_the_attempt_even_with_a_proof() {
     let mut world = World::switching(Step::Prove);
     world.prove();
