@@ -186,7 +186,7 @@ impl Actor<'_> {
             Action::Checkpoint { member } => self.checkpoint(member).await,
             Action::Promote { member, end, proof } => self.promote(member, *end, *proof).await,
             Action::ConfirmWrites { on, token } => {
-                self.write_canary(on, token).await?;
+                self.confirm_writes(on, token).await?;
                 effects.first_write = Some(Timestamp::now());
                 Ok(())
             }

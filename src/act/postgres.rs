@@ -9,6 +9,9 @@ use crate::{
     postgres::{self, Conninfo, Login, Lsn, MemberName, Server, Session, SlotName},
 };
 
+/// How long the first row on the new primary may take before it is tried anew.
+const CONFIRMED: Duration = Duration::from_secs(2);
+
 impl Actor<'_> {
     fn place(&self, name: &MemberName) -> Result<(&Member, &Login), Error> {
         let member = self
@@ -67,9 +70,15 @@ impl Actor<'_> {
         postgres::write_marker(&session, "gate").await.map_err(on(primary))
     }
 
-    pub(super) async fn write_canary(&self, member: &MemberName, token: &str) -> Result<Lsn, Error> {
+    /// Writes a row as a client would; one that hangs keeps nobody from what comes next.
+    pub(super) async fn confirm_writes(&self, member: &MemberName, token: &str) -> Result<(), Error> {
         let session = self.session(member).await?;
-        postgres::write_canary(&session, token).await.map_err(on(member))
+        let late = || postgres::Error::Deadline {
+            what: "writing a row on the new primary",
+            seconds: CONFIRMED.as_secs(),
+        };
+        let written = tokio::time::timeout(CONFIRMED, postgres::write_canary(&session, token)).await;
+        written.unwrap_or_else(|_| Err(late())).map(drop).map_err(on(member))
     }
 
     pub(super) async fn ensure_slot(&self, member: &MemberName, slot: &SlotName) -> Result<(), Error> {
@@ -135,12 +144,12 @@ impl Actor<'_> {
     /// Stops the primary that was armed by this order: one that comes late must not stop a server that somebody armed anew.
     pub(super) async fn stop(&self, member: &MemberName, armed_by: &str, by: &StopBy) -> Result<(), Error> {
         let session = self.session(member).await?;
+        if matches!(by, StopBy::Restart(_) | StopBy::ShutDown) {
+            postgres::let_sessions_leave(&session).await.map_err(on(member))?;
+        }
         let server = postgres::fetch_server_switching(&session).await.map_err(on(member))?;
         if server.in_recovery || server.armed_by.as_deref() != Some(armed_by) {
             return Err(Error::Outdated(format!("{member} is no primary that {armed_by} armed")));
-        }
-        if matches!(by, StopBy::Restart(_) | StopBy::ShutDown) {
-            postgres::let_sessions_leave(&session).await.map_err(on(member))?;
         }
         self.restart(member, &session, &server, by).await
     }

@@ -405,10 +405,11 @@ pub struct Certificate {
     pub canary: bool,
     /// Token of the canary row in `mitosis.canary`.
     pub canary_token: String,
-    /// Time from the first hold to the last release in milliseconds, as the operator saw it; clients see it through the proxy.
+    /// Time in milliseconds from the record of the hold until every HAProxy had released and the new primary had taken a write, as the
+    /// operator saw it; clients see it through the proxy.
     pub held_milliseconds: i64,
-    /// Longest time in milliseconds for which no write was possible, as the operator could measure it: from the last look that saw the old
-    /// primary take writes before clients were held, until the new primary acknowledged a row after their release. None where
+    /// Longest time in milliseconds for which no write was possible, as the operator could measure it: from the last record before
+    /// clients were held, when the old primary took writes, until the new primary acknowledged a row after their release. None where
     /// `spec.switchover.canary` is off, or the row was not acknowledged within the budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_gap_milliseconds: Option<i64>,

@@ -57,19 +57,22 @@ const SESSIONS_END: u64 = 3;
 /// that is in a library's function for hours would keep the old primary away from both sides. The server then ends as in a crash, and comes
 /// back as the standby that it was armed to be. What a shutdown itself needs, until its checkpoint is written and sent, is left alone.
 fn end_stuck_sessions(server: &Server) -> String {
+    // The program runs in the data directory, where the server says that it is stopping. Another one that was started since is left alone.
     format!(
-        "(sleep {SESSIONS_END}; for status in /proc/[0-9]*/stat; do \
-           [ \"$(sed 's/.*) . \\([0-9]*\\) .*/\\1/' $status)\" = {} ] || continue; process=${{status%/stat}}; \
+        "(sleep {SESSIONS_END}; [ \"$(head -n 1 postmaster.pid)\" = {postmaster} ] && grep -q ^stopping postmaster.pid || exit 0; \
+         for status in /proc/[0-9]*/stat; do \
+           [ \"$(sed 's/.*) . \\([0-9]*\\) .*/\\1/' $status)\" = {postmaster} ] || continue; process=${{status%/stat}}; \
            case $(tr '\\0' ' ' <$process/cmdline) in \
-             *checkpointer*|*walsender*|*archiver*|*logger*|*'io worker'*) ;; \
+             *checkpointer*|*walsender*|*archiver*|*logger*|*startup*|*'io worker'*|*'stats collector'*) ;; \
              postgres:*) kill -KILL ${{process#/proc/}} ;; \
            esac; done) 2>/dev/null & ",
-        server.postmaster
+        postmaster = server.postmaster
     )
 }
 
 /// Gives sessions whose client has just gone the time to notice it, some milliseconds: a signal to end that comes meanwhile can make them
-/// hang (see above). Returns as soon as their number does not fall any more.
+/// hang (see above). Returns as soon as their number does not fall any more, with everything on disk that was committed asynchronously: where
+/// the server ends as in a crash all the same, that is not lost either.
 ///
 /// # Errors
 /// The server does not answer.
@@ -87,11 +90,13 @@ pub async fn let_sessions_leave(session: &Session) -> Result<(), Error> {
             .await?;
         let count: i64 = row.try_get(0).map_err(Error::statement(what))?;
         if count == 0 || count >= last {
-            return Ok(());
+            break;
         }
         last = count;
         sleep(Duration::from_millis(5)).await;
     }
+    let flush = "SELECT pg_logical_emit_message(true, 'mitosis', 'stop')::text";
+    session.row(what, Duration::from_secs(2), flush, &[]).await.map(drop)
 }
 
 /// Closes what the program inherited. Before version 16 PostgreSQL hands the open files of the session that runs a program on to it, and the

@@ -322,6 +322,17 @@ async fn a_session_that_does_not_end_keeps_an_armed_primary_from_shutting_down_f
     assert!(fetch_server(&again).await.unwrap().in_recovery);
 }
 
+/// Longer than sessions have to end.
+#[tokio::test]
+async fn a_command_that_does_not_stop_the_server_costs_no_session() {
+    let a1 = Server::primary();
+    let (session, client) = (a1.session().await, a1.session_of("app").await);
+    let server = fetch_server_switching(&session).await.unwrap();
+    let late = restart_by_sql(&session, &server, Some("true")).await;
+    assert!(late.is_err(), "the server is still there");
+    client.batch_execute("SELECT 1").await.unwrap();
+}
+
 #[tokio::test]
 async fn the_container_of_a_member_waits_for_another_one_on_its_volume_and_starts_a_server_again_that_was_shut_down() {
     let a1 = Server::primary();

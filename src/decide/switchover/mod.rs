@@ -315,7 +315,9 @@ impl Turn<'_> {
     fn certificate(&self) -> Option<Certificate> {
         let primary = self.new.server()?;
         let held = self.record.started(Step::Hold).unwrap_or(self.seen.now);
-        let released = self.record.started(Step::Follow).unwrap_or(self.seen.now);
+        // What is measured after the release does not count.
+        let followed = self.record.started(Step::Follow).unwrap_or(self.seen.now);
+        let released = self.record.first_write.unwrap_or(followed);
         Some(Certificate {
             system_identifier: primary.system_identifier.clone(),
             old_primary: self.record.old_primary.clone(),
