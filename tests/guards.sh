@@ -6,7 +6,7 @@ command -v cargo-mutants >/dev/null || cargo install --quiet --locked cargo-muta
 output=${MITOSIS_MUTANTS:-target/guards}
 mutants() { cargo mutants --package pg-mitosis --no-shuffle --colors never --timeout 300 "$@"; }
 mutants --output "$output/decide" --file src/decide/switchover/gate.rs --file src/decide/switchover/observation.rs \
-  --re 'in find_|find_.* ->|::(proof|at_proof|at_promotion|at_restore|at_old_primary|is_armed|other_primary)' -- --lib decide::
+  --re 'in find_|find_.* ->|::(proof|at_proof|at_promotion|at_route|at_restore|at_old_primary|is_armed|other_primary)' -- --lib decide::
 # Left out: what means the same (to the nanosecond as old as allowed), and the login, which is no guard.
 mutants --output "$output/act" --file src/act/mod.rs --file src/act/postgres.rs \
   --exclude-re 'replace > with >= in Actor|delete field' \

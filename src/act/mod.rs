@@ -176,11 +176,13 @@ impl Actor<'_> {
             Action::Stop { member, armed_by, by } => self.stop(member, armed_by, by).await,
             Action::Rehearse { member, by } => self.rehearse(member, by).await,
             Action::Rewind {
-                member,
+                begun,
                 primary,
                 upstream,
-                discard,
-            } => self.rewind(member, primary, upstream, *discard).await,
+            } => {
+                effects.rewind = self.rewind(begun, primary, upstream).await?;
+                Ok(())
+            }
             Action::Detach { member } => self.detach(member).await,
             Action::DropCanary { on } => self.drop_canary(on).await,
             Action::Checkpoint { member } => self.checkpoint(member).await,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Actor, Error, StopBy, kubernetes};
 use crate::{
-    api::Proof,
+    api::{Proof, RewindOutcome, RewindStatus},
     observe::Member,
     postgres::{self, Conninfo, Login, Lsn, MemberName, Server, Session, SlotName},
 };
@@ -194,29 +194,41 @@ impl Actor<'_> {
             .map_err(on(member))
     }
 
-    /// Rewinds a standby after one more look: a primary, or one that holds something else by now, is left alone.
+    /// Rewinds a standby after one more look. What was begun becomes refused where it cannot be done: a primary, or a server that holds
+    /// something else by now, is left alone.
     pub(super) async fn rewind(
         &self,
-        member: &MemberName,
+        begun: &RewindStatus,
         primary: &MemberName,
         upstream: &Conninfo,
-        discard: Lsn,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<RewindStatus>, Error> {
+        let member = &upstream.standby;
+        let refused = |because: &str| RewindStatus {
+            outcome: Some(RewindOutcome::Refused),
+            message: Some(because.to_owned()),
+            ..begun.clone()
+        };
         let upstream = self.complete(upstream)?;
         let session = self.session(member).await?;
         // pg_rewind compares the control files, and the primary's knows of its timeline from the first checkpoint on.
         self.checkpoint(primary).await?;
         let whole = postgres::fetch_server(&session).await.map_err(on(member))?;
-        if !whole.in_recovery || whole.received != Some(discard) {
-            return Err(Error::Outdated(format!(
-                "{member} is no standby whose WAL ends at {discard}: it is not rewound"
-            )));
+        if !whole.in_recovery || !whole.standby_signal {
+            return Ok(Some(refused("it is no standby, or would not come back as one")));
+        }
+        if whole.received != begun.discard.parse().ok() {
+            return Ok(Some(refused("it holds something else by now")));
         }
         let server = postgres::fetch_server_switching(&session).await.map_err(on(member))?;
-        self.ensure_lease()?;
-        postgres::rewind_by_sql(&session, &server, &upstream)
+        let obstacle = postgres::find_rewind_obstacle(&session, &server)
             .await
-            .map_err(on(member))
+            .map_err(on(member))?;
+        if let Some(obstacle) = obstacle {
+            return Ok(Some(refused(obstacle)));
+        }
+        self.ensure_lease()?;
+        let told = postgres::rewind_by_sql(&session, &server, &upstream).await;
+        told.map(|()| None).map_err(on(member))
     }
 
     pub(super) async fn checkpoint(&self, member: &MemberName) -> Result<(), Error> {

@@ -102,6 +102,8 @@ pub struct RewindStatus {
     pub member: String,
     /// The last WAL position that it held.
     pub discard: String,
+    /// `spec.rollback.rewind.attempt` that this is for.
+    pub attempt: u32,
     /// The timeline that it was on.
     pub timeline: u32,
     /// When it was begun.
@@ -112,6 +114,9 @@ pub struct RewindStatus {
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<RewindOutcome>,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// How a pg_rewind ended.
@@ -119,7 +124,7 @@ pub struct RewindStatus {
 pub enum RewindOutcome {
     /// The server is on the primary's timeline.
     Rewound,
-    /// The server started again as it was.
+    /// The server goes on as it was.
     Refused,
 }
 

@@ -139,6 +139,10 @@ pub struct Rewind {
     /// another one by now, nothing is done.
     #[schemars(regex(pattern = "^[0-9A-F]{1,8}/[0-9A-F]{1,8}$"))]
     pub discard: String,
+    /// Number of the attempt. After one was refused, the operator tries again only when this number changes. Default: 1.
+    #[serde(default = "default_attempt")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub attempt: u32,
 }
 
 /// libpq's sslmode of the old side's standbys.

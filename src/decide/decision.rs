@@ -171,14 +171,12 @@ pub enum Action {
     },
     /// Mend a standby that diverged with pg_rewind.
     Rewind {
-        /// The standby.
-        member: MemberName,
-        /// The primary that it becomes the same as.
+        /// What was recorded of it.
+        begun: Box<RewindStatus>,
+        /// The primary that the standby becomes the same as.
         primary: MemberName,
-        /// How it reaches the primary.
+        /// How the standby reaches the primary.
         upstream: Box<Conninfo>,
-        /// The last WAL position that it must still hold.
-        discard: Lsn,
     },
     /// Let a standby follow nobody any more. It stays a standby.
     Detach {

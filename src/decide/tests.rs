@@ -709,6 +709,7 @@ fn diverged() -> World {
     let mut world = switched();
     world.change("a1", |a1| {
         a1.timeline = 1;
+        a1.standby_signal = true;
         a1.received = "0/5000200".parse().ok();
         a1.settings.insert("wal_log_hints".to_owned(), "on".to_owned());
         a1.settings.insert("full_page_writes".to_owned(), "on".to_owned());
@@ -720,7 +721,8 @@ fn diverged() -> World {
 fn pg_rewind_is_offered_for_a_diverged_server_only_where_it_works() {
     type Change = fn(&mut World);
     let by_hand = "pg_rewind --target-pgdata=/data --source-server='host=10.244.0.1 port=30001";
-    let cases: [(Change, &str); 6] = [
+    let cases: [(Change, &str); 7] = [
+        (|world| world.change("a1", |a1| a1.standby_signal = false), by_hand),
         (
             |world| world.change("a1", |a1| a1.timeline = 3),
             "spec.rollback.rewind: {member: a1, discard: 0/5000200}",
@@ -780,10 +782,16 @@ fn a_diverged_server_is_rewound_once_when_a_person_names_what_is_given_up() {
     assert_eq!((begun.timeline, begun.outcome), (1, None));
     world.status().rewind = Some(begun);
     assert!(matches!(decides(&world), Some(Decision::Act { actions, .. })
-        if matches!(actions.as_slice(), [Action::Rewind { member, primary, .. }]
-            if member.as_str() == "a1" && primary.as_str() == "shop-1")));
+        if matches!(actions.as_slice(), [Action::Rewind { begun, primary, upstream }]
+            if begun.discard == "0/5000200" && primary.as_str() == "shop-1" && upstream.standby.as_str() == "a1")));
     let mut refused = world.clone();
     world.lose("a1");
+    assert!(matches!(decides(&world), Some(Decision::Wait { .. })));
+    // Started again, it first replays from before the fork, and tells the timeline of that.
+    let mut back = server(true);
+    (back.timeline, back.started, back.receiver_status) = (1, 1, None);
+    back.received = "0/5000190".parse().ok();
+    world.set("a1", back);
     assert!(matches!(decides(&world), Some(Decision::Wait { .. })));
     let mut back = server(true);
     (back.timeline, back.started) = (2, 1);
@@ -801,6 +809,8 @@ fn a_diverged_server_is_rewound_once_when_a_person_names_what_is_given_up() {
     let primary = refused.seen.member("shop-1").unwrap();
     let (_, message) = super::way_back::find_way_back(&refused.seen, primary).err().unwrap();
     assert!(message.contains("/data.mitosis-rewind.log says why"), "{message}");
+    refused.seen.migration.spec.rollback.rewind.as_mut().unwrap().attempt = 2;
+    assert_eq!(recorded(&refused).attempt, 2, "again with another number");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A link whose upstream was not heard of for longer is broken, in seconds.
-const BROKEN: f64 = 30.0;
+pub const BROKEN: f64 = 30.0;
 
 /// The member of the other side that can take over from the primary.
 ///
@@ -97,7 +97,7 @@ pub fn can_be_rewound(diverged: &Server) -> bool {
 }
 
 /// Why the operator does not rewind a server for which pg_rewind works; nothing when it does.
-pub fn why_not_rewound(seen: &Snapshot, diverged: &Server) -> Option<String> {
+pub fn why_not_rewound(seen: &Snapshot, member: &str, diverged: &Server) -> Option<String> {
     let stop = &seen.migration.spec.source.stop;
     if stop.method != StopMethod::Sql || stop.restart_command.is_some() {
         return Some("a server that something else starts is not rewound by the operator".to_owned());
@@ -108,13 +108,17 @@ pub fn why_not_rewound(seen: &Snapshot, diverged: &Server) -> Option<String> {
     if !diverged.tablespaces.is_empty() {
         return Some("it has tablespaces".to_owned());
     }
+    if !diverged.standby_signal {
+        return Some("without standby.signal it would come back as a primary".to_owned());
+    }
     let last = seen.migration.status.as_ref().and_then(|status| status.rewind.as_ref());
-    let held = diverged.received.map(|held| held.to_string());
-    last.filter(|last| last.outcome == Some(RewindOutcome::Refused) && Some(&last.discard) == held.as_ref())
-        .map(|_| {
+    let asked = seen.migration.spec.rollback.rewind.as_ref();
+    last.filter(|last| last.member == member && last.outcome == Some(RewindOutcome::Refused))
+        .filter(|last| asked.is_some_and(|asked| asked.attempt == last.attempt && asked.member == member))
+        .map(|last| {
             format!(
-                "pg_rewind refused, and {}.mitosis-rewind.log says why",
-                diverged.data_directory
+                "the operator could not rewind it ({}): raise spec.rollback.rewind.attempt when that is mended",
+                last.message.as_deref().unwrap_or_default()
             )
         })
 }
@@ -126,7 +130,7 @@ fn how_to_mend(seen: &Snapshot, member: &Member, diverged: &Server, primary: &Me
             .to_owned();
     }
     let held = diverged.received.map(|held| held.to_string()).unwrap_or_default();
-    let because = match (member.side, why_not_rewound(seen, diverged)) {
+    let because = match (member.side, why_not_rewound(seen, member.name.as_str(), diverged)) {
         (Side::Source, None) => {
             return format!(
                 "look at what it alone holds up to {held}, then give that up with spec.rollback.rewind: {{member: {}, discard: {held}}}, \

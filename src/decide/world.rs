@@ -230,6 +230,7 @@ impl World {
         self.seen.migration.spec.rollback.rewind = Some(crate::api::Rewind {
             member: "a1".to_owned(),
             discard: discard.to_owned(),
+            attempt: 1,
         });
     }
 

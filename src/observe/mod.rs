@@ -21,7 +21,7 @@ pub use snapshot::{JobState, Member, Objects, ProxyPod, Sight, Snapshot, Traffic
 
 use crate::{
     agent::Report,
-    api::{ClusterMigration, Step},
+    api::{ClusterMigration, Side, Step},
     postgres::{fetch_canary, fetch_fork},
 };
 
@@ -216,12 +216,13 @@ async fn look_for_fork(
     sessions: &Sessions,
 ) -> Option<crate::postgres::Lsn> {
     let record = migration.status.as_ref()?.switchover.as_ref()?;
-    if !matches!(record.step, Step::Follow | Step::Done) {
-        return None;
-    }
-    let member = members
-        .iter()
-        .find(|member| member.name.as_str() == record.new_primary)?;
+    let primary = match (record.step, record.to) {
+        (Step::Follow | Step::Done, _) => &record.new_primary,
+        // The way back was undone.
+        (Step::Aborted, Side::Source) => &record.old_primary,
+        _ => return None,
+    };
+    let member = members.iter().find(|member| member.name.as_str() == *primary)?;
     let server = member.server().filter(|server| !server.in_recovery)?;
     let session = sessions.get(credentials.of(member.side), &member.address).await.ok()?;
     fetch_fork(&session, server.timeline).await.ok()

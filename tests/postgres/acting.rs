@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mitosis::{
-    act::{Actor, Error, StopBy},
+    act::{Actor, Effects, Error, StopBy},
     api::{ClusterMigration, Proof, Side},
     decide::Action,
     lease::Lease,
@@ -60,7 +60,16 @@ impl Place {
         }
     }
 
-    pub async fn act(&self, action: Action) -> Result<(), Error> {
+    async fn act(&self, action: Action) -> Result<(), Error> {
+        self.effects_of(action).await.map(drop)
+    }
+
+    /// Why a rewind was refused; nothing when it was begun.
+    pub async fn rewind(&self, action: Action) -> Option<String> {
+        self.effects_of(action).await.unwrap().rewind?.message
+    }
+
+    async fn effects_of(&self, action: Action) -> Result<Effects, Error> {
         // Nothing listens there.
         let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         let actor = Actor {
@@ -71,7 +80,7 @@ impl Place {
             seen: &self.seen,
             read: Instant::now().checked_sub(self.age).unwrap(),
         };
-        actor.act(&[action]).await.map(drop)
+        actor.act(&[action]).await
     }
 }
 

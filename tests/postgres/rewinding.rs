@@ -1,11 +1,12 @@
 //! A server that diverged becomes the same as the primary again, and stays itself.
 
 use mitosis::{
-    act::Error,
     address::Address,
+    api::RewindStatus,
     decide::Action,
     postgres::{
-        Conninfo, Lsn, Session, arm, ensure_slot, fetch_server, fetch_server_switching, follow, promote, restart_by_sql,
+        Conninfo, Lsn, Session, arm, ensure_slot, fetch_server, fetch_server_switching, follow, promote,
+        restart_by_sql, rewind_by_sql,
     },
 };
 
@@ -44,11 +45,20 @@ async fn held(on_a1: &Session) -> Lsn {
 }
 
 fn rewind(upstream: Conninfo, discard: Lsn) -> Action {
+    let begun = RewindStatus {
+        member: upstream.standby.to_string(),
+        discard: discard.to_string(),
+        attempt: 1,
+        timeline: 1,
+        start_time: jiff::Timestamp::now(),
+        server_started: 0,
+        outcome: None,
+        message: None,
+    };
     Action::Rewind {
-        member: name("a1"),
+        begun: Box::new(begun),
         primary: name("b1"),
         upstream: Box::new(upstream),
-        discard,
     }
 }
 
@@ -63,16 +73,13 @@ async fn a_rewound_standby_follows_the_primary_without_what_it_alone_held_and_ke
     let (a1, on_a1, b1) = diverged().await;
     let place = Place::of(&a1, &b1);
     let discard = held(&on_a1).await;
-    let told = place.act(rewind(conninfo(&b1, "a1"), discard)).await;
+    let refusal = place.rewind(rewind(conninfo(&b1, "a1"), discard)).await;
     if !has_program("pg_rewind") {
-        let Err(Error::Postgres { because, .. }) = told else {
-            panic!("without pg_rewind: {told:?}")
-        };
-        assert!(because.to_string().contains("pg_rewind"), "{because}");
+        assert!(refusal.unwrap().contains("pg_rewind does not lie beside pg_ctl"));
         assert_eq!(held(&on_a1).await, discard, "it goes on as it was");
         return;
     }
-    told.unwrap();
+    assert_eq!(refusal, None);
     drop(on_a1);
     let on_a1 = a1.session().await;
     let log = || std::fs::read_to_string(a1.output("data.mitosis-rewind.log")).unwrap_or_default();
@@ -110,7 +117,7 @@ async fn what_pg_rewind_refuses_starts_again_as_it_was() {
         upstream: Address::new("127.0.0.1", 1).unwrap(),
         ..conninfo(&b1, "a1")
     };
-    place.act(rewind(nowhere, discard)).await.unwrap();
+    assert_eq!(place.rewind(rewind(nowhere, discard)).await, None);
     drop(on_a1);
     let server = fetch_server(&a1.session().await).await.unwrap();
     assert!(server.in_recovery && server.timeline == 1 && server.received == Some(discard));
@@ -120,18 +127,39 @@ async fn what_pg_rewind_refuses_starts_again_as_it_was() {
 }
 
 #[tokio::test]
-async fn neither_a_primary_nor_a_standby_that_holds_something_else_is_rewound() {
+async fn what_could_not_be_given_back_is_not_rewound() {
     let (a1, on_a1, b1) = diverged().await;
     let place = Place::of(&a1, &b1);
-    let refused = place.act(rewind(conninfo(&b1, "a1"), "0/1".parse().unwrap())).await;
-    assert!(matches!(refused, Err(Error::Outdated(_))), "{refused:?}");
-    let of_b1 = Action::Rewind {
-        member: name("b1"),
-        primary: name("b1"),
-        upstream: Box::new(conninfo(&b1, "b1")),
-        discard: held(&on_a1).await,
-    };
-    let refused = place.act(of_b1).await;
-    assert!(matches!(refused, Err(Error::Outdated(_))), "{refused:?}");
-    assert!(fetch_server(&on_a1).await.unwrap().in_recovery);
+    let discard = held(&on_a1).await;
+    let refusal = async |upstream, discard| place.rewind(rewind(upstream, discard)).await.unwrap_or_default();
+    let to_b1 = || conninfo(&b1, "a1");
+    assert_eq!(
+        refusal(to_b1(), "0/1".parse().unwrap()).await,
+        "it holds something else by now"
+    );
+    let primary = conninfo(&b1, "b1");
+    assert!(refusal(primary, discard).await.starts_with("it is no standby"));
+    std::fs::remove_file(a1.output("data/standby.signal")).unwrap();
+    assert!(refusal(to_b1(), discard).await.starts_with("it is no standby"));
+    assert!(fetch_server(&on_a1).await.unwrap().in_recovery, "it goes on as it was");
+}
+
+/// Between the last look and the stop.
+#[tokio::test]
+async fn a_server_that_would_not_come_back_as_a_standby_is_started_again_as_it_was() {
+    let (a1, on_a1, b1) = diverged().await;
+    if !has_program("pg_rewind") {
+        return;
+    }
+    let server = fetch_server_switching(&on_a1).await.unwrap();
+    a1.session_of("psql")
+        .await
+        .batch_execute("SELECT pg_promote()")
+        .await
+        .unwrap();
+    rewind_by_sql(&on_a1, &server, &conninfo(&b1, "a1")).await.unwrap();
+    drop(on_a1);
+    let on_a1 = a1.session().await;
+    assert!(!fetch_server(&on_a1).await.unwrap().in_recovery);
+    assert_eq!(leftovers(&a1), Vec::<&str>::new());
 }

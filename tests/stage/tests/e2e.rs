@@ -5,7 +5,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -400,6 +403,104 @@ fn a_job_from_the_users_template_stops_the_old_primary_after_it_was_rehearsed_on
     stage.install(&[])?;
     ensure!(report.good, "the ledger's verdict: {report}");
     Ok(())
+}
+
+/// Writes numbers through HAProxy while something happens, and gives back those that were acknowledged.
+fn writing_meanwhile(servers: &Servers, address: &str, what: impl FnOnce() -> Result<()>) -> Result<Vec<u32>> {
+    let over = AtomicBool::new(false);
+    let write = |number: u32| {
+        let insert = format!("INSERT INTO journal VALUES ({number})");
+        servers.sql_at(address, 5432, "postgres", &insert).is_ok()
+    };
+    let write_all = || -> Vec<u32> {
+        (0..u32::MAX)
+            .take_while(|_| !over.load(Ordering::Relaxed))
+            .filter(|number| write(*number))
+            .collect()
+    };
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(write_all);
+        let ended = what();
+        over.store(true, Ordering::Relaxed);
+        let acknowledged = writer.join().expect("the writer ends");
+        ended.map(|()| acknowledged)
+    })
+}
+
+#[test]
+fn a_source_that_is_a_pod_is_stopped_by_deleting_it_and_follows_as_soon_as_its_owner_made_it_anew() -> Result<()> {
+    let stage = stage();
+    stage.install(&["sourceStop.pods=true"])?;
+    let image = format!("postgres:{}", stage.major);
+    let source = include_str!("source_in_kubernetes.yaml").replace("postgres:15", &image);
+    stage.cluster.apply(&source)?;
+    let pod = |path: &str| {
+        let path = format!("jsonpath={{{path}}}");
+        stage.kubectl(&["get", "pod", "old-0", "--ignore-not-found", "-o", &path])
+    };
+    until("the source's pod is ready", SEEDED, || {
+        Ok(pod(".status.containerStatuses[0].ready")? == "true")
+    })?;
+    let in_pod = |sql: &str| stage.kubectl(&["exec", "old-0", "--", "psql", "-XAtqc", sql]);
+    let spec = json!({
+        "source": {
+            "members": [{"name": "b1", "host": "old.shop.svc"}], "cloneFrom": "b1",
+            "stop": {"method": "Kubernetes", "pods": {"b1": "old-0"}},
+        },
+        "target": {"members": 1},
+        "rollback": {"sslrootcert": "/tls/ca.crt"},
+    });
+    stage.cluster.apply(&example(&stage, &spec)?)?;
+    let migration = Migration::new(&stage, "shop");
+    migration.wait_ready("Replicating", SEEDED)?;
+
+    let servers = stage.servers()?;
+    let address = stage.kubectl(&["get", "service", "shop-haproxy", "-o", "jsonpath={.spec.clusterIP}"])?;
+    servers.sql_at(
+        &address,
+        5432,
+        "postgres",
+        "CREATE TABLE journal (number int PRIMARY KEY)",
+    )?;
+    let before = pod(".metadata.uid")?;
+    let acknowledged = writing_meanwhile(&servers, &address, || {
+        migration.patch(r#"{"spec":{"phase":"Switched"}}"#)?;
+        migration.wait_ready("Switched", SWITCHED)
+    })?;
+    ensure!(pod(".metadata.uid")? != before, "the pod is the same");
+    let count = format!(
+        "SELECT count(*) FROM journal WHERE number = ANY ('{{{}}}')",
+        acknowledged.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+    );
+    let all = acknowledged.len().to_string();
+    ensure!(
+        !acknowledged.is_empty() && servers.sql("shop-1", "postgres", &count)? == all,
+        "a row is lost"
+    );
+    until("the old pod follows", SWITCHED, || {
+        Ok(migration.condition("RollbackAvailable")?.0 == "True")
+    })?;
+    ensure!(
+        in_pod("SELECT pg_is_in_recovery()")?.trim() == "t",
+        "the old pod is no standby"
+    );
+    until("the old pod has every row", SWITCHED, || {
+        Ok(in_pod(&count)?.trim() == all)
+    })?;
+    println!("{all} rows");
+
+    migration.patch(r#"{"spec":{"phase":"RolledBack"}}"#)?;
+    migration.wait_ready("RolledBack", SWITCHED)?;
+    ensure!(
+        in_pod("SELECT pg_is_in_recovery()")?.trim() == "f",
+        "the old pod is no primary again"
+    );
+    ensure!(servers.state("shop-1")?.streams, "shop-1 does not follow");
+
+    stage.kubectl(&["delete", "clustermigration", "shop", "--timeout=60s"])?;
+    stage.kubectl(&["delete", "statefulset/old", "service/old", "--timeout=60s"])?;
+    stage.kubectl(&["delete", "persistentvolumeclaim/data-old-0", "--timeout=60s"])?;
+    stage.install(&[])
 }
 
 #[test]
