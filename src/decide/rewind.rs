@@ -30,7 +30,7 @@ pub fn decide_rewind(seen: &Snapshot, primary: &Member) -> Option<Decision> {
     }
     let Some(server) = server else {
         return Some(wait(format!(
-            "{name} is being rewound and does not answer; if this stays, look into DATA.mitosis-rewind.log beside its data directory"
+            "{name} is being rewound and does not answer; if this stays, look into DATA.mitosis-rewind.log beside its data directory (docs/rewind.md)"
         )));
     };
     if server.started == begun.server_started {
@@ -58,7 +58,9 @@ pub fn decide_rewind(seen: &Snapshot, primary: &Member) -> Option<Decision> {
             ..begun.clone()
         }
     } else {
-        return Some(wait(format!("{name} was started again and does not stream yet")));
+        return Some(wait(format!(
+            "{name} was started again and does not stream yet; if this stays, look into its log, or take spec.rollback.rewind away and clone it anew"
+        )));
     };
     let told = format!("the rewind of {name} ended: {:?}", ended.outcome?);
     Some(act(Action::RecordRewind(Box::new(ended)), told))

@@ -64,12 +64,17 @@ impl Place {
         self.effects_of(action).await.map(drop)
     }
 
+    /// Somebody else may act from now on.
+    pub fn lose_lease(&mut self) {
+        self.lease = Lease::for_now(Duration::ZERO);
+    }
+
     /// Why a rewind was refused; nothing when it was begun.
     pub async fn rewind(&self, action: Action) -> Option<String> {
         self.effects_of(action).await.unwrap().rewind?.message
     }
 
-    async fn effects_of(&self, action: Action) -> Result<Effects, Error> {
+    pub async fn effects_of(&self, action: Action) -> Result<Effects, Error> {
         // Nothing listens there.
         let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         let actor = Actor {
@@ -231,7 +236,7 @@ async fn without_the_lease_nothing_is_done_that_cannot_be_taken_back() {
     let (a1, on_a1, b1, on_b1) = pair().await;
     let mut place = Place::of(&a1, &b1);
     place.act(arming(&b1, "u-1")).await.unwrap();
-    place.lease = Lease::for_now(Duration::ZERO);
+    place.lose_lease();
     assert_that_nothing_is_done(&place, &b1, &on_a1, &on_b1).await;
     place.lease = Lease::for_now(HELD);
     place.act(disarming()).await.unwrap();

@@ -163,3 +163,15 @@ async fn a_server_that_would_not_come_back_as_a_standby_is_started_again_as_it_w
     assert!(!fetch_server(&on_a1).await.unwrap().in_recovery);
     assert_eq!(leftovers(&a1), Vec::<&str>::new());
 }
+
+#[tokio::test]
+async fn without_the_lease_nothing_is_rewound() {
+    let (a1, on_a1, b1) = diverged().await;
+    let mut place = Place::of(&a1, &b1);
+    let (before, discard) = (fetch_server(&on_a1).await.unwrap().started, held(&on_a1).await);
+    place.lose_lease();
+    let told = place.effects_of(rewind(conninfo(&b1, "a1"), discard)).await;
+    assert!(told.is_err() || !has_program("pg_rewind"), "{told:?}");
+    assert_eq!(fetch_server(&on_a1).await.unwrap().started, before);
+    assert_eq!(leftovers(&a1), Vec::<&str>::new());
+}
