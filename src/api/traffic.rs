@@ -15,6 +15,36 @@ pub struct Traffic {
     #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, b.port == a.port))")
         .message("each route needs a port of its own"))]
     pub routes: Vec<Route>,
+    /// What is done about sessions on the primary that did not come through HAProxy.
+    #[serde(default)]
+    pub bypass: Bypass,
+}
+
+/// Sessions that did not come through HAProxy: nothing leads their clients to the new primary.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Bypass {
+    /// Whether they keep a switchover from beginning. Default: Report.
+    #[serde(default)]
+    pub policy: BypassPolicy,
+    /// Addresses, or networks such as 10.8.0.0/16, from which sessions may come besides the HAProxy pods, their nodes and where the
+    /// operator's own sessions come from (a gateway that translates the pods' addresses).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 2, max = 64)))]
+    pub addresses: Vec<String>,
+    /// Users whose sessions may come from anywhere, such as one of monitoring.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
+    pub users: Vec<String>,
+}
+
+/// What sessions that did not come through HAProxy mean for a switchover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BypassPolicy {
+    /// They are listed in `status.plan.findings`.
+    #[default]
+    Report,
+    /// They keep the gate closed as well.
+    Refuse,
 }
 
 /// The HAProxy that leads clients.

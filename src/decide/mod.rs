@@ -1,5 +1,6 @@
 //! Decide: pure and synchronous. A [`Snapshot`] in, a [`Decision`] out; no client, no runtime, no clock.
 
+mod bypass;
 mod decision;
 mod ending;
 mod members;
@@ -66,7 +67,8 @@ impl Decision {
 /// Decides what to do next. `agent_image` is the image for the agent beside HAProxy.
 #[must_use]
 pub fn decide(seen: &Snapshot, agent_image: &str) -> Decided {
-    let findings = preflight::find(seen);
+    let mut findings = preflight::find(seen);
+    findings.extend(bypass::find_bypass(seen));
     let decision = decide_from(seen, agent_image, &findings);
     let no_way_back = match seen.primaries().as_slice() {
         [primary] if primary.side == Side::Target => way_back::find_way_back(seen, primary).err(),

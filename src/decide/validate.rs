@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::bypass::parse_network;
 use crate::{
     address::{Address, Host, Port},
     api::{ClusterMigration, ExposureType, StopMethod},
@@ -92,6 +93,9 @@ pub fn validate(migration: &ClusterMigration) -> Result<(), String> {
         ));
     }
     render_hba(&spec.target.postgresql.hba)?;
+    for text in spec.traffic.iter().flat_map(|traffic| &traffic.bypass.addresses) {
+        parse_network(text).map_err(|error| format!("spec.traffic.bypass.addresses: {error}"))?;
+    }
     let mut ports = BTreeSet::from([AGENT_PORT]);
     for route in spec.traffic.iter().flat_map(|traffic| &traffic.routes) {
         if !ports.insert(listen_port(route.port)) {

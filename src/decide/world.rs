@@ -8,7 +8,7 @@ use crate::{
     api::{ClusterMigration, ClusterMigrationStatus, DesiredPhase, Phase, Side, Step, SwitchoverStatus},
     haproxy::State,
     observe::{JobState, Member, Objects, ProxyPod, Sight, Snapshot, Traffic, target_members},
-    postgres::{MemberName, Server},
+    postgres::{Clients, MemberName, Server},
     resources::probe_name,
 };
 
@@ -146,6 +146,7 @@ impl World {
         world.seen.traffic.pods = ["haproxy-1", "haproxy-2"]
             .map(|name| ProxyPod {
                 name: name.to_owned(),
+                addresses: vec!["10.244.0.7".parse().expect("an address")],
                 report: Some(Report::default()),
             })
             .into();
@@ -223,6 +224,18 @@ impl World {
         if let Some(record) = self.status().switchover.as_mut() {
             record.first_write = Some(now);
         }
+    }
+
+    /// A client is connected to a1 itself.
+    pub fn bypass(&mut self) {
+        self.change("a1", |a1| {
+            a1.clients = vec![Clients {
+                address: "10.20.0.5".parse().ok(),
+                user: "shop".to_owned(),
+                application: "cron".to_owned(),
+                sessions: 1,
+            }];
+        });
     }
 
     /// A person gives up what a1 alone holds up to a position.

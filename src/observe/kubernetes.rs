@@ -24,6 +24,8 @@ pub struct ProxyPodPlace {
     pub name: String,
     /// Its address.
     pub ip: String,
+    /// That of its node.
+    pub node_ip: String,
 }
 
 /// Everything that is read of Kubernetes.
@@ -318,6 +320,7 @@ fn proxy_place(pod: &Pod) -> Option<ProxyPodPlace> {
         Some(ProxyPodPlace {
             name: pod.name_any(),
             ip: status.pod_ip.clone()?,
+            node_ip: status.host_ip.clone().unwrap_or_default(),
         })
     })?
 }

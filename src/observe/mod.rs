@@ -149,6 +149,10 @@ pub async fn observe(
         .iter()
         .map(|place| ProxyPod {
             name: place.name.clone(),
+            addresses: [&place.ip, &place.node_ip]
+                .into_iter()
+                .filter_map(|ip| ip.parse().ok())
+                .collect(),
             report: reports.remove(&place.name).flatten(),
         })
         .collect();

@@ -1,6 +1,6 @@
 //! What was seen of the world at one moment. Data only: decisions are made from nothing else.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 
@@ -107,6 +107,8 @@ pub struct Traffic {
 pub struct ProxyPod {
     /// Its name.
     pub name: String,
+    /// Where its sessions come from, as servers see it: its own address, or that of its node where addresses are translated.
+    pub addresses: Vec<IpAddr>,
     /// What its agent reported; nothing when it did not answer.
     pub report: Option<Report>,
 }

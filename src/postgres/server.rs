@@ -1,6 +1,6 @@
 //! What a server says of itself.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use serde::Deserialize;
 
@@ -95,6 +95,12 @@ pub struct Server {
     /// Seconds for which the session that idles longest in a transaction has done so, other than ours.
     #[serde(default)]
     pub oldest_idle_transaction: f64,
+    /// Where our own session comes from, as the server sees it; behind a gateway that translates addresses it is the gateway's.
+    #[serde(default)]
+    pub our_address: Option<IpAddr>,
+    /// Client sessions other than ours, alike ones together; the 500 most frequent kinds.
+    #[serde(default)]
+    pub clients: Vec<Clients>,
     /// Last position received or replayed (standby), whichever is higher.
     #[serde(default)]
     pub received: Option<Lsn>,
@@ -193,6 +199,19 @@ pub struct Standby {
     pub replayed: Option<Lsn>,
     /// Seconds since its last word.
     pub silence: Option<f64>,
+}
+
+/// Sessions of clients that differ in nothing that is known of them.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Clients {
+    /// IP address that they come from; none for the server's own socket.
+    pub address: Option<IpAddr>,
+    /// User that they logged in as.
+    pub user: String,
+    /// Their `application_name`.
+    pub application: String,
+    /// How many there are.
+    pub sessions: u64,
 }
 
 /// A base backup that is being sent.

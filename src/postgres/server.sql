@@ -33,6 +33,11 @@ SELECT json_build_object(
       FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> 'mitosis'),
   'oldest_idle_transaction', (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - state_change)), 0)
       FROM pg_stat_activity WHERE backend_type = 'client backend' AND state LIKE 'idle in transaction%' AND application_name <> 'mitosis'),
+  'our_address', host(inet_client_addr()),
+  'clients', (SELECT coalesce(json_agg(c), '[]'::json)
+      FROM (SELECT host(client_addr) AS address, usename AS user, application_name AS application, count(*) AS sessions
+          FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'mitosis'
+          GROUP BY 1, 2, 3 ORDER BY 4 DESC LIMIT 500) c),
   'received', CASE WHEN r.in_recovery THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) END,
   'canary_schema', to_regnamespace('mitosis') IS NOT NULL,
   'manager', CASE

@@ -2,8 +2,9 @@
 
 use super::Turn;
 use crate::{
-    api::Side,
+    api::{BypassPolicy, Side, Traffic},
     decide::{
+        bypass::find_bypass,
         members::{conninfo_between, is_told_to_follow},
         routing::find_laggards,
     },
@@ -35,6 +36,7 @@ pub(super) enum Check {
     WayBackKnown,
     ProxiesReady,
     FollowersFollow,
+    NothingBypasses,
 }
 
 /// One thing that keeps the gate closed, as a sentence with what cures it.
@@ -71,6 +73,15 @@ pub(super) fn find_obstacles(turn: &Turn<'_>) -> Vec<Obstacle> {
     let generation = routing.map_or(0, |routing| routing.generation);
     for laggard in find_laggards(turn.seen, generation, State::Open) {
         obstacles.push(obstacle(Check::ProxiesReady, format!("HAProxy pod {laggard}")));
+    }
+    let refuses = |traffic: &Traffic| traffic.bypass.policy == BypassPolicy::Refuse;
+    if turn.seen.migration.spec.traffic.as_ref().is_some_and(refuses) {
+        obstacles.extend(find_bypass(turn.seen).map(|finding| {
+            obstacle(
+                Check::NothingBypasses,
+                format!("{}: {}", finding.message, finding.remedy),
+            )
+        }));
     }
     obstacles
 }
@@ -288,7 +299,7 @@ mod tests {
     #[test]
     fn each_check_alone_keeps_the_gate_closed() {
         type Break = fn(&mut World);
-        let breaks: [(Check, Break); 17] = [
+        let breaks: [(Check, Break); 18] = [
             (Check::MemberSeen, |world| world.lose("a3")),
             (Check::SameCluster, |world| {
                 world.change("a3", |a3| a3.system_identifier = "8".to_owned());
@@ -336,12 +347,24 @@ mod tests {
             (Check::FollowersFollow, |world| {
                 world.change("shop-2", |follower| follower.follows_host = Some("a2".to_owned()));
             }),
+            (Check::NothingBypasses, |world| {
+                world.bypass();
+                let traffic = world.seen.migration.spec.traffic.as_mut().unwrap();
+                traffic.bypass.policy = BypassPolicy::Refuse;
+            }),
         ];
         for (check, break_it) in breaks {
             let mut world = open();
             break_it(&mut world);
             assert_eq!(found(&world), [check], "{check:?}");
         }
+    }
+
+    #[test]
+    fn sessions_past_haproxy_keep_nothing_closed_unless_they_shall() {
+        let mut world = open();
+        world.bypass();
+        assert_eq!(found(&world), []);
     }
 
     #[test]

@@ -507,6 +507,47 @@ fn a_source_that_is_a_pod_is_stopped_by_deleting_it_and_follows_as_soon_as_its_o
     stage.install(&[])
 }
 
+/// A session of a2's host on a1, past HAProxy, that stays open and does nothing.
+fn connect_past_haproxy(stage: &Stage) -> Result<()> {
+    let password = stage.site.credentials()?.app;
+    let psql = "psql -XAtqw -h 10.20.0.11 -U app -d app";
+    let command =
+        format!("(sleep 600 | PGPASSWORD={password} PGSSLMODE=require PGAPPNAME=nightly {psql}) >/dev/null 2>&1 &");
+    let a2 = stage.site.member(mitosis_site::Member::A2);
+    a2.shell(&command, Duration::from_secs(5)).map(drop)
+}
+
+#[test]
+fn a_session_past_haproxy_is_named_and_keeps_the_switch_from_beginning_where_it_shall() -> Result<()> {
+    let stage = stage();
+    let refuse = json!({"traffic": {"bypass": {"policy": "Refuse"}}});
+    let migration = replicate(&stage, &example(&stage, &refuse)?)?;
+    let servers = stage.servers()?;
+    ensure!(
+        migration.status("/plan/findings")? == "[]",
+        "the load comes through HAProxy: {}",
+        migration.status("/plan/findings")?
+    );
+    connect_past_haproxy(&stage)?;
+    let stranger = "1 of app (nightly) from 10.20.0.12";
+    until("the session is a finding", REFUSED, || {
+        Ok(migration.status("/plan/findings/0/message")?.contains(stranger))
+    })?;
+    migration.patch(r#"{"spec":{"phase":"Switched"}}"#)?;
+    until("the switch waits for it", REFUSED, || {
+        Ok(migration.status("/message")?.contains(stranger))
+    })?;
+    assert_led_by(&servers, "a1", 1)?;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'nightly'";
+    servers.sql("a1", "postgres", end)?;
+    migration.wait_ready("Switched", SWITCHED)?;
+    assert_switched(&servers, 2)?;
+    let names: Vec<&str> = servers.names().collect();
+    let report = stage.judge(&servers, &names)?;
+    ensure!(report.good, "the ledger's verdict: {report}");
+    Ok(())
+}
+
 #[test]
 fn a_resource_that_is_deleted_while_it_replicates_leaves_no_slot_on_the_source_and_can_be_applied_again() -> Result<()>
 {
