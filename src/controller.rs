@@ -4,13 +4,20 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
-    Api, Client, Config,
-    runtime::{Controller, WatchStreamExt, controller::Action, predicates, reflector, watcher},
+    Api, Client, Config, ResourceExt,
+    runtime::{
+        Controller, WatchStreamExt,
+        controller::Action,
+        predicates,
+        reflector::{self, ObjectRef},
+        watcher,
+    },
 };
 
 use crate::{
-    api::ClusterMigration,
+    api::{ClusterMigration, LABEL_COMPONENT, LABEL_MIGRATION},
     config::OperatorArgs,
     http,
     lease::Lease,
@@ -52,11 +59,17 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         events: Events::new(client.clone(), &args.pod),
         metrics,
     });
-    let apis: Vec<Api<ClusterMigration>> = match args.namespaces() {
-        names if names.is_empty() => vec![Api::all(client)],
-        names => names.iter().map(|name| Api::namespaced(client.clone(), name)).collect(),
+    let controllers: Vec<_> = match args.namespaces() {
+        names if names.is_empty() => vec![watch(Api::all(client.clone()), Api::all(client), Arc::clone(&context))],
+        names => names
+            .iter()
+            .map(|name| {
+                let migrations = Api::namespaced(client.clone(), name);
+                watch(migrations, Api::namespaced(client.clone(), name), Arc::clone(&context))
+            })
+            .collect(),
     };
-    let controllers = futures::future::join_all(apis.into_iter().map(|api| watch(api, Arc::clone(&context))));
+    let controllers = futures::future::join_all(controllers);
     let mut competing = competing;
     let result = tokio::select! {
         _ = controllers => Ok(()),
@@ -87,9 +100,9 @@ pub async fn connect() -> anyhow::Result<Client> {
     Client::try_from(config).context("the configuration for the API server is not usable")
 }
 
-async fn watch(api: Api<ClusterMigration>, context: Arc<Context>) {
+async fn watch(migrations: Api<ClusterMigration>, routings: Api<ConfigMap>, context: Arc<Context>) {
     let (reader, writer) = reflector::store();
-    let stream = watcher(api, watcher::Config::default())
+    let stream = watcher(migrations, watcher::Config::default())
         .default_backoff()
         .reflect(writer)
         .applied_objects()
@@ -104,7 +117,10 @@ async fn watch(api: Api<ClusterMigration>, context: Arc<Context>) {
             },
             kube::runtime::PredicateConfig::default(),
         );
+    // Whoever changes the routing has it put right at once.
+    let of_routings = watcher::Config::default().labels(&format!("{LABEL_COMPONENT}=routing"));
     Controller::for_stream(stream, reader)
+        .watches(routings, of_routings, migration_of)
         .run(reconcile, retry, context)
         .for_each(|result| async move {
             if let Err(error) = result {
@@ -112,6 +128,13 @@ async fn watch(api: Api<ClusterMigration>, context: Arc<Context>) {
             }
         })
         .await;
+}
+
+/// The migration that a routing belongs to.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
+fn migration_of(routing: ConfigMap) -> Option<ObjectRef<ClusterMigration>> {
+    let name = routing.labels().get(LABEL_MIGRATION)?;
+    Some(ObjectRef::new(name).within(routing.metadata.namespace.as_deref()?))
 }
 
 fn hash<T: std::hash::Hash>(value: T) -> u64 {

@@ -19,6 +19,8 @@ pub enum ConditionType {
     Synchronized,
     /// The gate of the switchover is open.
     CutoverReady,
+    /// Nobody but the operator writes the routing.
+    RoutingOwned,
     /// The old primary was stopped and that was proven.
     SourceFenced,
     /// The leader of the target is primary.
@@ -33,7 +35,7 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// All conditions, in the order in which they are shown.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
@@ -41,6 +43,7 @@ impl ConditionType {
         Self::Seeded,
         Self::Synchronized,
         Self::CutoverReady,
+        Self::RoutingOwned,
         Self::SourceFenced,
         Self::TargetPromoted,
         Self::RoutingSwitched,
@@ -59,6 +62,7 @@ impl ConditionType {
             Self::Seeded => "Seeded",
             Self::Synchronized => "Synchronized",
             Self::CutoverReady => "CutoverReady",
+            Self::RoutingOwned => "RoutingOwned",
             Self::SourceFenced => "SourceFenced",
             Self::TargetPromoted => "TargetPromoted",
             Self::RoutingSwitched => "RoutingSwitched",

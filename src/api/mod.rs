@@ -22,7 +22,7 @@ pub use reason::Reason;
 pub use source::{CredentialsRef, Source, SourceMember, Stop, StopMethod, TlsMode};
 pub use status::{
     ClusterMigrationStatus, Finding, Marker, MemberStatus, PlanStatus, Rehearsal, RehearsalOutcome, RewindOutcome,
-    RewindStatus, Role, SeedingStatus, Severity, Side,
+    RewindStatus, Role, RoutingDrift, SeedingStatus, Severity, Side,
 };
 pub use switchover::{
     Attempt, Certificate, LongTransactions, Outcome, Proof, Rewind, Rollback, RollbackSslMode, RouteStatus, Step,

@@ -66,6 +66,10 @@ reasons! {
     RoutingVerified,
     /// HAProxy pods do not all answer with the wanted generation yet.
     RoutingPending,
+    /// Nobody but the operator wrote the routing lately.
+    RoutingOwned,
+    /// Somebody else changed the routing; it was put right.
+    RoutingDrift,
     /// The old side follows the new primary.
     OldSideFollows,
     /// The old side does not follow the new primary (yet).

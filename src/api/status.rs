@@ -62,8 +62,25 @@ pub struct ClusterMigrationStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub rewind: Option<RewindStatus>,
+    /// Changes of the routing by others, which were put right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    pub routing_drift: Option<RoutingDrift>,
     /// The last attempts and why they ended, newest first, at most 10.
     pub attempts: Vec<Attempt>,
+}
+
+/// Changes of the routing by others, which were put right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoutingDrift {
+    /// How often it was put right.
+    pub repairs: u64,
+    /// Who changed it last, as its field manager is called, such as `kubectl-edit` or `argocd-controller`.
+    pub last_by: String,
+    /// When it was put right last.
+    #[schemars(with = "String")]
+    pub last_repair: Timestamp,
 }
 
 /// A rehearsal of stopping a source server: on a standby, any time before the switch.

@@ -24,6 +24,7 @@ mod world;
 use std::time::Duration;
 
 pub use decision::{Action, Advance, Decided, Decision, Told};
+pub use routing::{find_drift, writes_routing};
 pub use switchover::{Answer, Effect, Observation, Row, TABLE, phase_of, render};
 pub use way_back::way_back_until;
 

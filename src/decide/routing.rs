@@ -3,11 +3,11 @@
 use super::{Action, members::plan_apply};
 use crate::{
     address::{Address, Port},
-    agent::Report,
+    agent::{Desired, Report},
     api::{PostgresRole, Side},
     haproxy::{Configuration, Route, RouteKind, RouteName, State},
     observe::{Member, Snapshot},
-    resources::{build_haproxy, build_routing, listen_port},
+    resources::{Kind, build_haproxy, build_routing, listen_port, routing_name},
 };
 
 /// The configuration in which every route leads to the side of `primary`.
@@ -104,9 +104,26 @@ pub fn plan_steady(seen: &Snapshot, primary: &Member, agent_image: &str) -> Resu
     } else {
         plan_configuration(seen, primary, highest + 1, State::Open)?
     };
-    let mut wanted = vec![build_routing(&seen.migration, &routing)];
+    let mut wanted = vec![build_routing(&seen.migration, &Desired::from(&routing))];
     wanted.extend(build_haproxy(&seen.migration, traffic, agent_image));
     Ok(plan_apply(seen, wanted))
+}
+
+/// Who changed the routing after the operator had written it, while no switchover runs; nothing when nobody did.
+pub fn find_drift(seen: &Snapshot) -> Option<&str> {
+    let key = (Kind::ConfigMap, routing_name(&seen.migration));
+    let written = seen.objects.applied.get(&key)?;
+    let routing = seen.traffic.routing.as_ref();
+    let found = routing.map(|routing| build_routing(&seen.migration, routing).hash);
+    (found.as_ref() != Some(written)).then(|| seen.traffic.editor.as_deref().unwrap_or("somebody"))
+}
+
+/// Whether one of these actions puts the routing right.
+pub fn writes_routing(seen: &Snapshot, actions: &[Action]) -> bool {
+    let name = routing_name(&seen.migration);
+    actions
+        .iter()
+        .any(|action| matches!(action, Action::Apply(object) if object.kind == Kind::ConfigMap && object.name == name))
 }
 
 /// The routing of a running switchover, applied where the cluster has another.
@@ -123,7 +140,7 @@ pub fn plan_switch(seen: &Snapshot, primary: &Member, generation: u64, state: St
     }
     Ok(vec![Action::Apply(Box::new(build_routing(
         &seen.migration,
-        &configuration,
+        &Desired::from(&configuration),
     )))])
 }
 

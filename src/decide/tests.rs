@@ -845,6 +845,52 @@ fn the_end_of_the_way_back_is_announced_before_it_comes() {
 }
 
 #[test]
+fn a_routing_that_somebody_changed_is_put_right_and_told_of_for_a_while() {
+    let mut world = World::new(DesiredPhase::Replicating);
+    world.status().system_identifier = Some("7".to_owned());
+    world.route(false, 3, State::Open);
+    let written = world.seen.traffic.routing.clone().unwrap();
+    let hash = crate::resources::build_routing(&world.seen.migration, &written).hash;
+    let key = (crate::resources::Kind::ConfigMap, "shop-routing".to_owned());
+    world.seen.objects.applied.insert(key, hash);
+    let report = |world: &World| {
+        let status = crate::report::build_status(&world.seen, &world.decide(), &crate::act::Effects::default());
+        let kind = crate::api::ConditionType::RoutingOwned;
+        let owned = crate::api::find_condition(&status.conditions, kind).unwrap().clone();
+        (status, owned)
+    };
+    let (before, owned) = report(&world);
+    assert_eq!((owned.status.as_str(), before.routing_drift.is_none()), ("True", true));
+
+    let changed = world.seen.traffic.routing.as_mut().unwrap();
+    changed.configuration = changed.configuration.replace("10.20.0.11", "10.20.0.99");
+    world.seen.traffic.editor = Some("argocd-controller".to_owned());
+    let due = actions(&world);
+    assert!(due.iter().any(|action| matches!(action, Action::Apply(object)
+        if object.name == "shop-routing" && object.body["data"]["generation"] == "4")));
+    let (after, owned) = report(&world);
+    assert_eq!(
+        (owned.status.as_str(), owned.reason.as_str()),
+        ("False", "RoutingDrift")
+    );
+    assert!(owned.message.contains("ignoreDifferences"), "{}", owned.message);
+    assert_eq!(after.routing_drift.as_ref().unwrap().repairs, 1);
+    let told = crate::report::describe_change(&before, &after);
+    assert!(told.iter().any(|event| event.reason == "RoutingDrift"));
+
+    *world.status() = after.clone();
+    world.seen.traffic.routing = Some(written);
+    world.pass(599);
+    assert_eq!(report(&world).1.status, "False", "still told of");
+    assert!(
+        crate::report::describe_change(&after, &report(&world).0).is_empty(),
+        "once"
+    );
+    world.pass(2);
+    assert_eq!(report(&world).1.status, "True");
+}
+
+#[test]
 fn an_expired_way_back_is_given_up_and_rolled_back_is_refused_then() {
     let mut world = switched();
     world.change("shop-1", |primary| {

@@ -1,11 +1,14 @@
 //! Objects of a migration in Kubernetes.
 
-use k8s_openapi::api::{
-    apps::v1::{Deployment, StatefulSet},
-    batch::v1::Job,
-    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount},
-    policy::v1::PodDisruptionBudget,
-    rbac::v1::{Role, RoleBinding},
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, StatefulSet},
+        batch::v1::Job,
+        core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount},
+        policy::v1::PodDisruptionBudget,
+        rbac::v1::{Role, RoleBinding},
+    },
+    apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use serde::de::DeserializeOwned;
@@ -13,7 +16,9 @@ use serde::de::DeserializeOwned;
 use super::{Error, JobState, Objects, within};
 use crate::{
     agent::Desired,
-    api::{ANNOTATION_HASH, ClusterMigration, LABEL_COMPONENT, LABEL_MEMBER, LABEL_MIGRATION, LABEL_ROLE},
+    api::{
+        ANNOTATION_HASH, ClusterMigration, FIELD_MANAGER, LABEL_COMPONENT, LABEL_MEMBER, LABEL_MIGRATION, LABEL_ROLE,
+    },
     resources::{Kind, haproxy_name, routing_name},
 };
 
@@ -34,6 +39,8 @@ pub struct Found {
     pub objects: Objects,
     /// The routing.
     pub routing: Option<Desired>,
+    /// Who last wrote data of it besides the operator.
+    pub editor: Option<String>,
     /// HAProxy pods.
     pub proxies: Vec<ProxyPodPlace>,
 }
@@ -95,14 +102,14 @@ pub async fn fetch_objects(client: &Client, migration: &ClusterMigration) -> Res
     for job in &jobs {
         objects.jobs.insert(job.name_any(), job_state(job, &pods));
     }
-    let routing = configs
+    let config = configs
         .iter()
-        .find(|config| config.name_any() == routing_name(migration))
-        .and_then(read_routing);
+        .find(|config| config.name_any() == routing_name(migration));
     let proxies = pods.iter().filter_map(proxy_place).collect();
     Ok(Found {
         objects,
-        routing,
+        routing: config.and_then(read_routing),
+        editor: config.and_then(read_editor),
         proxies,
     })
 }
@@ -296,6 +303,17 @@ fn shorten(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let skip = line.chars().count().saturating_sub(400);
     line.chars().skip(skip).collect()
+}
+
+/// Who last wrote data of the routing besides the operator.
+fn read_editor(config: &ConfigMap) -> Option<String> {
+    let writes_data = |entry: &&ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        entry.manager.as_deref() != Some(FIELD_MANAGER) && fields.is_some_and(|fields| fields.get("f:data").is_some())
+    };
+    let entries = config.managed_fields().iter().filter(writes_data);
+    let last = entries.max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
+    last.manager.clone()
 }
 
 /// A routing that cannot be read is as good as none: it is written anew, with a higher generation than any agent has seen of it.

@@ -88,8 +88,8 @@ pub async fn observe(
     remembered: Option<Remembered>,
 ) -> Result<(Snapshot, Remembered), Error> {
     let focus = Focus::of(migration);
-    let (kept, routing) = match remembered {
-        Some(kept) if focus != Focus::Everything => (kept, None),
+    let (kept, routing, editor) = match remembered {
+        Some(kept) if focus != Focus::Everything => (kept, None, None),
         _ => {
             let (found, credentials) = futures::future::try_join(
                 Box::pin(kubernetes::fetch_objects(client, migration)),
@@ -102,7 +102,7 @@ pub async fn observe(
                 places: found.proxies,
                 told: false,
             };
-            (kept, Some(found.routing))
+            (kept, Some(found.routing), found.editor)
         }
     };
     let mut members = members::list_members(migration, &kept.objects);
@@ -162,7 +162,7 @@ pub async fn observe(
         secrets: kept.credentials.as_ref().map(|_| ()).map_err(Clone::clone),
         members,
         objects: kept.objects.clone(),
-        traffic: Traffic { routing, pods },
+        traffic: Traffic { routing, editor, pods },
         source_user: kept
             .credentials
             .as_ref()

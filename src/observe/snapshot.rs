@@ -98,6 +98,8 @@ pub enum JobState {
 pub struct Traffic {
     /// The routing ConfigMap, when there is one.
     pub routing: Option<Desired>,
+    /// Who last wrote data of the routing besides the operator, as its field manager is called.
+    pub editor: Option<String>,
     /// HAProxy pods that are ready or were ready before (not those that still start).
     pub pods: Vec<ProxyPod>,
 }

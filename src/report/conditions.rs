@@ -7,14 +7,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::status::is_where_wanted;
 use crate::{
     api::{
-        ClusterMigrationStatus, ConditionType, Phase, Reason, Severity, Side, Step, condition_status, find_condition,
+        ClusterMigrationStatus, ConditionType, Phase, Reason, RoutingDrift, Severity, Side, Step, condition_status,
+        find_condition,
     },
     decide::{Decided, Told, way_back_until},
     observe::Snapshot,
+    resources::routing_name,
 };
 
 /// The longest time before the end of the way back in which it is announced.
 const LONGEST_NOTICE: Duration = Duration::from_hours(24);
+
+/// How long a change of the routing by somebody else is told of after it was put right.
+const DRIFT_REMEMBERED: Duration = Duration::from_mins(10);
 
 /// Everything that one condition says.
 struct Verdict {
@@ -98,6 +103,7 @@ fn judge(
             }
             reason => verdict(Some(false), reason, told.message.as_str()),
         },
+        ConditionType::RoutingOwned => judge_routing(seen, next),
         ConditionType::SourceFenced => judge_step(
             next,
             Step::Promote,
@@ -124,6 +130,46 @@ fn judge(
             ),
             _ => verdict(None, Reason::NotYet, ""),
         },
+    }
+}
+
+fn judge_routing(seen: &Snapshot, next: &ClusterMigrationStatus) -> Verdict {
+    if seen.migration.spec.traffic.is_none() {
+        return verdict(None, Reason::NotYet, "spec.traffic is not set");
+    }
+    let name = routing_name(&seen.migration);
+    let lately = |drift: &&RoutingDrift| seen.now.duration_since(drift.last_repair).unsigned_abs() < DRIFT_REMEMBERED;
+    match next.routing_drift.as_ref().filter(lately) {
+        Some(drift) => verdict(
+            Some(false),
+            Reason::RoutingDrift,
+            format!(
+                "{} changed ConfigMap {name} and it was put right at {:.0}, {} times in all: {}",
+                drift.last_by,
+                drift.last_repair,
+                drift.repairs,
+                remedy_for_drift(&drift.last_by, &name)
+            ),
+        ),
+        None => verdict(
+            Some(true),
+            Reason::RoutingOwned,
+            format!("nobody but the operator wrote ConfigMap {name} lately"),
+        ),
+    }
+}
+
+/// What keeps a field manager from writing the routing again, ready to be pasted where that is known.
+fn remedy_for_drift(by: &str, name: &str) -> String {
+    if by.contains("argocd") {
+        format!(
+            "remove it from Git, or add to the Application's spec `ignoreDifferences: [{{kind: ConfigMap, name: {name}, jsonPointers: [/data]}}]` \
+             and `syncPolicy: {{syncOptions: [RespectIgnoreDifferences=true, ServerSideApply=true]}}`"
+        )
+    } else if by.contains("kustomize-controller") || by.contains("helm-controller") {
+        "remove it from Git, or annotate it there with `kustomize.toolkit.fluxcd.io/ssa: Ignore`".to_owned()
+    } else {
+        "change spec.traffic instead".to_owned()
     }
 }
 

@@ -80,6 +80,13 @@ pub fn describe_change(before: &ClusterMigrationStatus, after: &ClusterMigration
             &message,
         ));
     }
+    let repairs = |status: &ClusterMigrationStatus| status.routing_drift.as_ref().map_or(0, |drift| drift.repairs);
+    if repairs(after) > repairs(before)
+        && let Some(condition) = find_condition(&after.conditions, ConditionType::RoutingOwned)
+    {
+        let reason = Reason::RoutingDrift.as_str();
+        events.push(event(EventType::Warning, reason, "Routing", &condition.message));
+    }
     events
 }
 

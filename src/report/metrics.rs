@@ -1,6 +1,6 @@
 //! Metrics for Prometheus.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -35,6 +35,7 @@ pub struct Metrics {
     phase: Family<InPhase, Gauge>,
     lag: Family<Migration, Gauge>,
     held: Family<Migration, Gauge<f64, AtomicU64>>,
+    repairs: Family<Migration, Counter>,
 }
 
 impl Default for Metrics {
@@ -45,6 +46,7 @@ impl Default for Metrics {
             phase: Family::default(),
             lag: Family::default(),
             held: Family::default(),
+            repairs: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -68,6 +70,11 @@ impl Default for Metrics {
             "Time for which clients were held in the last switchover",
             Unit::Seconds,
             metrics.held.clone(),
+        );
+        registry.register(
+            "routing_repairs",
+            "Changes of the routing by others that were put right; alert on a rising one",
+            metrics.repairs.clone(),
         );
         Self { registry, ..metrics }
     }
@@ -103,6 +110,11 @@ impl Metrics {
                 .get_or_create(&labels)
                 .set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
+        let repairs = status.routing_drift.as_ref().map_or(0, |drift| drift.repairs);
+        self.repairs
+            .get_or_create(&labels)
+            .inner()
+            .store(repairs, Ordering::Relaxed);
         let certificate = status
             .switchover
             .as_ref()

@@ -4,10 +4,10 @@ use super::conditions::build_conditions;
 use crate::{
     act::Effects,
     api::{
-        Attempt, ClusterMigrationStatus, DesiredPhase, MemberStatus, Outcome, Phase, PlanStatus, Role, SeedingStatus,
-        Side, Step,
+        Attempt, ClusterMigrationStatus, DesiredPhase, MemberStatus, Outcome, Phase, PlanStatus, Role, RoutingDrift,
+        SeedingStatus, Side, Step,
     },
-    decide::{Decided, Decision, Told, phase_of},
+    decide::{Decided, Decision, Told, find_drift, phase_of, writes_routing},
     observe::{Member, Sight, Snapshot},
     postgres::{Lsn, Server},
     resources::{Kind, seeding_name},
@@ -74,6 +74,15 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
     if let Some((system_identifier, clone_source)) = &effects.identity {
         next.system_identifier = Some(system_identifier.clone());
         next.clone_source = Some(clone_source.clone());
+    }
+    if let Decision::Act { actions, .. } = &decided.decision
+        && let Some(by) = find_drift(seen).filter(|_| writes_routing(seen, actions))
+    {
+        next.routing_drift = Some(RoutingDrift {
+            repairs: last.routing_drift.map_or(0, |drift| drift.repairs) + 1,
+            last_by: by.to_owned(),
+            last_repair: seen.now,
+        });
     }
     if let Some(rehearsal) = &effects.rehearsal {
         next.rehearsal = Some(rehearsal.clone());

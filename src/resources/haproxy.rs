@@ -9,7 +9,6 @@ use super::{
 use crate::{
     agent::Desired,
     api::{ClusterMigration, LABEL_COMPONENT, LABEL_MIGRATION, Traffic},
-    haproxy::Configuration,
 };
 
 /// Port of the agent's read-only report.
@@ -37,8 +36,8 @@ pub const fn listen_port(port: u16) -> u16 {
 
 /// The routing as the agents read it.
 #[must_use]
-pub fn build_routing(migration: &ClusterMigration, configuration: &Configuration) -> Wanted {
-    let body = json!({"data": Desired::from(configuration).to_data()});
+pub fn build_routing(migration: &ClusterMigration, routing: &Desired) -> Wanted {
+    let body = json!({"data": routing.to_data()});
     Wanted::new(Kind::ConfigMap, migration, &routing_name(migration), "routing", body)
 }
 

@@ -15,8 +15,7 @@ Neither wildcards nor pods/exec; Secrets can be read by name and cannot be liste
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-# Configuration of members, and the routing to HAProxy. Watch is there to be granted to the agent, which may get no more
-# than the operator holds itself.
+# Configuration of members, and the routing to HAProxy, which is watched here and by the agents.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch, create, patch]
