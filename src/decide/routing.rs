@@ -91,25 +91,20 @@ pub fn plan_steady(seen: &Snapshot, primary: &Member, agent_image: &str) -> Resu
     let Some(traffic) = &seen.migration.spec.traffic else {
         return Ok(Vec::new());
     };
-    let current = seen.traffic.routing.as_ref();
-    let generation = current.map_or(1, |routing| routing.generation);
-    // What an agent has seen it never goes back from.
-    let reports = seen.traffic.pods.iter().filter_map(|pod| pod.report.as_ref());
-    let highest = reports.map(|report| report.wanted).max().unwrap_or(0).max(generation);
-    let same = plan_configuration(seen, primary, generation, State::Open)?;
-    let routing = if highest == generation
-        && current.is_none_or(|routing| routing.configuration == same.render() && routing.state == State::Open)
-    {
+    let highest = find_highest(seen);
+    let same = Desired::from(&plan_configuration(seen, primary, highest, State::Open)?);
+    let routing = if seen.traffic.routing.as_ref() == Some(&same) {
         same
     } else {
-        plan_configuration(seen, primary, highest + 1, State::Open)?
+        Desired::from(&plan_configuration(seen, primary, highest + 1, State::Open)?)
     };
-    let mut wanted = vec![build_routing(&seen.migration, &Desired::from(&routing))];
+    let mut wanted = vec![build_routing(&seen.migration, &routing)];
     wanted.extend(build_haproxy(&seen.migration, traffic, agent_image));
     Ok(plan_apply(seen, wanted))
 }
 
 /// Who changed the routing after the operator had written it, while no switchover runs; nothing when nobody did.
+#[must_use]
 pub fn find_drift(seen: &Snapshot) -> Option<&str> {
     let key = (Kind::ConfigMap, routing_name(&seen.migration));
     let written = seen.objects.applied.get(&key)?;
@@ -119,6 +114,7 @@ pub fn find_drift(seen: &Snapshot) -> Option<&str> {
 }
 
 /// Whether one of these actions puts the routing right.
+#[must_use]
 pub fn writes_routing(seen: &Snapshot, actions: &[Action]) -> bool {
     let name = routing_name(&seen.migration);
     actions
@@ -126,22 +122,34 @@ pub fn writes_routing(seen: &Snapshot, actions: &[Action]) -> bool {
         .any(|action| matches!(action, Action::Apply(object) if object.kind == Kind::ConfigMap && object.name == name))
 }
 
-/// The routing of a running switchover, applied where the cluster has another.
+/// The generation of a running switchover's routing, and what applies it where the cluster has another. It is `first`, unless somebody wrote a
+/// later one meanwhile, from which the agents never go back.
 ///
 /// # Errors
 /// An address that is not known yet, as a sentence.
-pub fn plan_switch(seen: &Snapshot, primary: &Member, generation: u64, state: State) -> Result<Vec<Action>, String> {
-    let configuration = plan_configuration(seen, primary, generation, state)?;
-    let has = seen.traffic.routing.as_ref().is_some_and(|routing| {
-        routing.generation == generation && routing.state == state && routing.configuration == configuration.render()
-    });
-    if has {
-        return Ok(Vec::new());
+pub fn plan_switch(seen: &Snapshot, primary: &Member, first: u64, state: State) -> Result<(u64, Vec<Action>), String> {
+    let highest = find_highest(seen);
+    if let Some(routing) = seen
+        .traffic
+        .routing
+        .as_ref()
+        .filter(|routing| routing.generation >= first)
+        && routing.generation == highest
+        && *routing == Desired::from(&plan_configuration(seen, primary, highest, state)?)
+    {
+        return Ok((highest, Vec::new()));
     }
-    Ok(vec![Action::Apply(Box::new(build_routing(
-        &seen.migration,
-        &Desired::from(&configuration),
-    )))])
+    let generation = first.max(highest + 1);
+    let routing = Desired::from(&plan_configuration(seen, primary, generation, state)?);
+    let apply = Action::Apply(Box::new(build_routing(&seen.migration, &routing)));
+    Ok((generation, vec![apply]))
+}
+
+/// The highest generation that is known: what an agent has seen it never goes back from.
+fn find_highest(seen: &Snapshot) -> u64 {
+    let reports = seen.traffic.pods.iter().filter_map(|pod| pod.report.as_ref());
+    let written = seen.traffic.routing.iter().map(|routing| routing.generation);
+    reports.map(|report| report.wanted).chain(written).max().unwrap_or(0)
 }
 
 /// Whether there is a route that a hold concerns.

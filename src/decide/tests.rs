@@ -891,6 +891,28 @@ fn a_routing_that_somebody_changed_is_put_right_and_told_of_for_a_while() {
 }
 
 #[test]
+fn a_routing_that_somebody_changes_during_a_switch_is_put_right_beyond_what_the_agents_saw() {
+    for (step, state, leader) in [(Step::Hold, State::Held, false), (Step::Route, State::Open, true)] {
+        let mut world = World::switching(step);
+        world.route(!leader, 99, State::Open);
+        let due = actions(&world);
+        assert!(
+            matches!(due.as_slice(), [Action::Apply(object)]
+                if object.body["data"]["generation"] == "100" && object.body["data"]["state"] == state.as_str()),
+            "{step:?}: {due:?}"
+        );
+        world.route(leader, 100, state);
+        let next = world.decide().decision;
+        let goes_on = match (&next, step) {
+            (Decision::Advance(advance), Step::Hold) => advance.to == Step::Stop,
+            (Decision::Act { actions, .. }, _) => matches!(actions.as_slice(), [Action::ConfirmWrites { .. }]),
+            _ => false,
+        };
+        assert!(goes_on, "{step:?}: {next:?}");
+    }
+}
+
+#[test]
 fn an_expired_way_back_is_given_up_and_rolled_back_is_refused_then() {
     let mut world = switched();
     world.change("shop-1", |primary| {

@@ -276,8 +276,8 @@ impl Turn<'_> {
     }
 
     fn reroute(&self, state: State) -> Vec<Action> {
-        let (primary, generation) = self.wanted_routing();
-        plan_switch(self.seen, primary, generation, state).unwrap_or_default()
+        let (primary, first) = self.wanted_routing();
+        plan_switch(self.seen, primary, first, state).map_or_else(|_| Vec::new(), |(_, actions)| actions)
     }
 
     /// How the old primary is stopped; nothing where a person does it.

@@ -98,9 +98,9 @@ impl Turn<'_> {
     /// What the running step was waiting for, for the record of an abort.
     fn waited_for(&self) -> String {
         match self.record.step {
-            Step::Hold => match find_laggards(self.seen, self.record.generation, State::Held).first() {
-                Some(laggard) => format!("HAProxy pod {laggard}"),
-                None => "HAProxy held too late".to_owned(),
+            Step::Hold => match self.at_proxies(State::Held) {
+                (Seen::ProxiesBehind, laggard) => format!("HAProxy pod {laggard}"),
+                _ => "HAProxy held too late".to_owned(),
             },
             Step::Arm | Step::Stop => match &self.old.sight {
                 Sight::Unreachable(because) | Sight::Refused(because) => because.clone(),
@@ -157,11 +157,11 @@ impl Turn<'_> {
         if nothing {
             return plain(Seen::NoRoutes);
         }
-        let (primary, generation) = self.wanted_routing();
-        match plan_switch(self.seen, primary, generation, state) {
+        let (primary, first) = self.wanted_routing();
+        match plan_switch(self.seen, primary, first, state) {
             Err(message) => (Seen::AddressUnknown, message),
-            Ok(actions) if !actions.is_empty() => plain(Seen::ProxiesUntold),
-            Ok(_) => match find_laggards(self.seen, generation, state).into_iter().next() {
+            Ok((_, actions)) if !actions.is_empty() => plain(Seen::ProxiesUntold),
+            Ok((generation, _)) => match find_laggards(self.seen, generation, state).into_iter().next() {
                 Some(laggard) => (Seen::ProxiesBehind, laggard),
                 None => plain(Seen::ProxiesDone),
             },
@@ -178,7 +178,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Whom the routing of this step leads to, and its generation.
+    /// Whom the routing of this step leads to, and its generation unless somebody wrote a later one.
     pub(super) const fn wanted_routing(&self) -> (&Member, u64) {
         match self.record.step {
             Step::Route => (self.new, self.record.generation + 1),
