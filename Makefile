@@ -4,7 +4,7 @@ export POSTGRES
 CARGO ?= cargo
 STAGE = $(CARGO) run --quiet --package mitosis-stage --bin stage --
 
-.PHONY: help tools check test test-versions test-guards test-faults up env down reset demo crds docs fmt bench-seeding bench-switchover
+.PHONY: help tools check test test-versions test-guards test-faults up env down reset demo crds docs fmt bench-routing bench-seeding bench-switchover
 
 help:
 	@echo "make demo    one complete migration under write load (POSTGRES=15, 17 or 18)"
@@ -14,6 +14,7 @@ help:
 	@echo "make down    removes all of it"
 	@echo "make bench-seeding   base backup of the Job against the same command by hand"
 	@echo "make bench-switchover  30 switches there and back under load: gaps of the clients, time of each step"
+	@echo "make bench-routing   from the write of the routing until every HAProxy pod does what it says"
 	@echo "make check   format, clippy, unit tests, chart: the fast part"
 	@echo "make test-versions  the operator's SQL against PostgreSQL 14, 15, 16, 17 and 18 (servers from npm)"
 	@echo "make test    everything, end-to-end tests on the real cluster included"
@@ -82,6 +83,11 @@ bench-seeding: tools
 bench-switchover: tools
 	$(CARGO) build --quiet --package mitosis-stage --bins
 	MITOSIS_PROFILE=release $(STAGE) bench-switchover
+
+# As above, with the agent as it is released.
+bench-routing: tools
+	$(CARGO) build --quiet --package mitosis-stage --bins
+	MITOSIS_PROFILE=release $(STAGE) bench-routing
 
 demo: tools
 	$(CARGO) build --quiet --package mitosis-stage --bins

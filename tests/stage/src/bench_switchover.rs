@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use mitosis_ledger::{Gaps, RunLog, Window};
 use serde_json::{Value, json};
 
-use crate::{Load, Migration, Stage, figures::record};
+use crate::{
+    Load, Migration, Stage,
+    figures::{percentile, record},
+};
 
 /// Scale of pgbench's data: 3 is 300,000 accounts, about 45 MB.
 const SCALE: u32 = 3;
@@ -99,10 +102,4 @@ fn read(record: &Value, steps: &mut BTreeMap<String, Vec<f64>>) -> Result<Window
 #[expect(clippy::cast_precision_loss, reason = "a span of some seconds fits")]
 fn seconds(microseconds: i64) -> f64 {
     microseconds as f64 / 1e6
-}
-
-/// The value below or at which so many percent of the sorted values lie.
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
 }

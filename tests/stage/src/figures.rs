@@ -16,3 +16,9 @@ pub(crate) fn record(result: &serde_json::Value) -> Result<()> {
     fs::write(folder.join(name), format!("{result}\n"))?;
     Ok(())
 }
+
+/// The value below or at which so many percent of the sorted values lie.
+pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::{Load, Migration, Servers, Stage, until};
+use crate::{IDENTITY, Load, Migration, Servers, Stage, through_haproxy, until};
 
 /// Scale of pgbench's data: 2 is 200,000 accounts, about 30 MB.
 const SCALE: u32 = 2;
@@ -78,7 +78,7 @@ impl<'a> Ground<'a> {
         ended.or_else(|error| bail!("{error}: {}", self.migration.status("/message")?))
     }
 
-    /// Waits until everybody streams from the one primary, and says which it is. A server that starts anew does not answer for a moment.
+    /// Waits until everybody streams from the one primary and every HAProxy pod leads to it, and says which it is. A server that starts anew does not answer for a moment.
     ///
     /// # Errors
     /// It is not so in time; the message has what is missing.
@@ -110,6 +110,9 @@ impl<'a> Ground<'a> {
                 "{name}: {standby:?}"
             );
         }
+        let leads = through_haproxy(self.stage, &self.servers)?;
+        let identity = self.servers.sql(primary, "postgres", IDENTITY)?;
+        ensure!(leads == identity, "HAProxy leads to {leads}, {primary} is {identity}");
         Ok(primary.clone())
     }
 }

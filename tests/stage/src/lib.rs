@@ -1,6 +1,7 @@
 //! The whole scene: a real Kubernetes, a source site outside it, the operator installed by Helm from its own image, and load through
 //! HAProxy with an outside witness. Demonstration, tests and benchmarks share it.
 
+mod bench_routing;
 mod bench_seeding;
 mod bench_switchover;
 mod demo;
@@ -10,9 +11,11 @@ mod load;
 mod migration;
 mod operator;
 mod probing;
+mod proxies;
 mod servers;
 mod stage;
 
+pub use bench_routing::routing as bench_routing;
 pub use bench_seeding::seeding as bench_seeding;
 pub use bench_switchover::switchover as bench_switchover;
 pub use demo::run as demo;
@@ -21,5 +24,6 @@ pub use load::{Load, WRITE_ADDRESS, carry, is_running as load_is_running};
 pub use migration::{Migration, until};
 pub use operator::{Operator, Trap};
 pub use probing::Probing;
+pub use proxies::{IDENTITY, through_haproxy};
 pub use servers::{ServerState, Servers};
 pub use stage::{NAMESPACE, Stage};

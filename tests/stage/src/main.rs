@@ -4,7 +4,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use mitosis_bed::{State, cluster};
 use mitosis_site::Site;
-use mitosis_stage::{Load, Stage, WRITE_ADDRESS, bench_seeding, bench_switchover, carry, demo, load_is_running};
+use mitosis_stage::{
+    Load, Stage, WRITE_ADDRESS, bench_routing, bench_seeding, bench_switchover, carry, demo, load_is_running,
+};
 
 /// Scale of pgbench's data: 10 is 1,000,000 accounts, about 150 MB.
 const SCALE: u32 = 10;
@@ -59,6 +61,15 @@ enum Command {
         #[arg(long, default_value_t = 30)]
         rounds: usize,
     },
+    /// Holds and releases HAProxy under load and prints how long each took until every pod did it
+    BenchRouting {
+        /// Major version of PostgreSQL: 15, 17 or 18
+        #[arg(long, env = "POSTGRES", default_value_t = 15)]
+        postgres: u8,
+        /// How many holds, and as many releases
+        #[arg(long, default_value_t = 100)]
+        rounds: usize,
+    },
     /// Carries the load until SIGTERM
     #[command(hide = true)]
     Load {
@@ -100,6 +111,7 @@ fn main() -> Result<()> {
         Command::Demo { postgres } => demo(postgres),
         Command::BenchSeeding { postgres } => bench_seeding(postgres),
         Command::BenchSwitchover { postgres, rounds } => bench_switchover(postgres, rounds),
+        Command::BenchRouting { postgres, rounds } => bench_routing(postgres, rounds),
         Command::Load { rate, short } => carry(rate, short),
     }
 }

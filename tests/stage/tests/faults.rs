@@ -43,6 +43,17 @@ const POINTS: [(&str, Moment, &str); 7] = [
     ("released", Moment::Before, "Label"),
 ];
 
+/// The same for what breaks at HAProxy.
+const PROXY_POINTS: [(&str, Moment, &str); 5] = [
+    ("told to hold", Moment::After, "Hold"),
+    ("held", Moment::After, "record-Hold"),
+    ("promoted", Moment::After, "Promote"),
+    ("told to release", Moment::After, "TurnOver"),
+    ("released", Moment::Before, "Label"),
+];
+/// Labels of the HAProxy pods.
+const PROXIES: &str = "pgmitosis.dev/component=haproxy";
+
 /// What breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -76,6 +87,14 @@ enum Fault {
     SlotLost,
     /// The API server stands still, and goes on later.
     ApiServerAway,
+    /// HAProxy is killed in every pod; its container starts it again.
+    ProxiesKilled,
+    /// The agent is killed in every pod; its container starts it again.
+    AgentsKilled,
+    /// A HAProxy pod is deleted, and made anew.
+    ProxyPodDeleted,
+    /// One more HAProxy pod comes.
+    ProxyPodAdded,
     /// Nothing more fits on the old primary's disk, until somebody makes room.
     SourceDiskFull,
     /// Nothing more fits on the disk of the target's volumes, until somebody makes room.
@@ -100,6 +119,15 @@ impl Fault {
         Self::LongReader,
         Self::OldPrimaryKilled,
         Self::CloneSourceKilled,
+    ];
+
+    /// Those at HAProxy.
+    const OF_PROXIES: [Self; 5] = [
+        Self::ProxiesKilled,
+        Self::AgentsKilled,
+        Self::ProxyPodDeleted,
+        Self::ProxyPodAdded,
+        Self::ApiServerAway,
     ];
 
     /// Those on disks with a size.
@@ -160,7 +188,15 @@ impl Fault {
                 );
                 Ok(())
             }
-            Self::ApiServerAway => signal_api_server("STOP"),
+            Self::ApiServerAway => signal("STOP", &["--exact", "kube-apiserver"]),
+            Self::ProxiesKilled => signal("KILL", &["--exact", "haproxy"]),
+            Self::AgentsKilled => signal("KILL", &["--full", "mitosis agent --namespace"]),
+            Self::ProxyPodDeleted => {
+                let first = "jsonpath={.items[0].metadata.name}";
+                let pod = stage.kubectl(&["get", "pods", "-l", PROXIES, "-o", first])?;
+                stage.kubectl(&["delete", "pod", &pod, "--wait=false"]).map(drop)
+            }
+            Self::ProxyPodAdded => scale_proxies(stage, 3),
         }
         .map(|()| None)
     }
@@ -193,7 +229,12 @@ impl Fault {
             Self::OldPrimaryFrozen => stage.site.member(Member::A1).resume(),
             Self::CloneSourceKilled => stage.site.member(Member::A2).start(),
             Self::LinkCut | Self::LinkCutToSource | Self::LinkCutFromSource => stage.site.link().heal(),
-            Self::ApiServerAway => signal_api_server("CONT"),
+            Self::ApiServerAway => signal("CONT", &["--exact", "kube-apiserver"]),
+            // Containers that are killed again and again are started later and later.
+            Self::ProxiesKilled | Self::AgentsKilled => stage
+                .kubectl(&["delete", "pod", "-l", PROXIES, "--wait=false"])
+                .map(drop),
+            Self::ProxyPodAdded => scale_proxies(stage, 2),
             Self::ReplayPaused => {
                 let resume = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_wal_replay_resume()::text END";
                 until("replay goes on", Duration::from_secs(30), || {
@@ -216,17 +257,30 @@ impl Fault {
                 Ok(false)
             }),
             // Their containers start them again; the reader ends when it is dropped; the operator makes the slot again.
-            Self::NewPrimaryKilled | Self::FollowerKilled | Self::LongReader | Self::SlotLost => Ok(()),
+            Self::NewPrimaryKilled
+            | Self::FollowerKilled
+            | Self::LongReader
+            | Self::SlotLost
+            | Self::ProxyPodDeleted => Ok(()),
         }
     }
 }
 
-fn signal_api_server(signal: &str) -> Result<()> {
+/// Sends a signal to the processes that `pkill` finds.
+fn signal(signal: &str, processes: &[&str]) -> Result<()> {
     let status = Command::new("pkill")
-        .args(["--exact", &format!("--signal={signal}"), "kube-apiserver"])
+        .arg(format!("--signal={signal}"))
+        .args(processes)
         .status()?;
-    ensure!(status.success(), "no kube-apiserver runs");
+    ensure!(status.success(), "no process is found by {processes:?}");
     Ok(())
+}
+
+fn scale_proxies(stage: &Stage, replicas: u8) -> Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    stage
+        .kubectl(&["scale", "deployment", "shop-haproxy", &replicas])
+        .map(drop)
 }
 
 /// A session that reads for long, until it is dropped.
@@ -311,11 +365,11 @@ fn chosen() -> Vec<String> {
 }
 
 /// The cells of these faults that CELLS chooses.
-fn cells(faults: &[Fault]) -> Vec<Cell> {
+fn cells(faults: &[Fault], points: &[(&str, Moment, &'static str)]) -> Vec<Cell> {
     let chosen = chosen();
     let mut cells = Vec::new();
     for fault in faults.iter().copied() {
-        for (place, moment, what) in POINTS {
+        for (place, moment, what) in points.iter().copied() {
             let name = format!("{fault:?} {place}");
             if chosen.iter().any(|text| name.contains(text)) {
                 cells.push(Cell {
@@ -371,7 +425,18 @@ fn judge(ground: &mut Ground<'_>, disks: Option<&Disks>, cells: &[Cell]) -> Resu
 
 #[test]
 fn whatever_breaks_the_switch_ends_well_or_is_undone_once_it_is_mended() -> Result<()> {
-    let cells = cells(&Fault::ALL);
+    let cells = cells(&Fault::ALL, &POINTS);
+    if cells.is_empty() {
+        return Ok(());
+    }
+    let stage = Stage::up(15)?;
+    judge(&mut Ground::new(&stage)?, None, &cells)
+}
+
+#[test]
+fn whatever_breaks_at_haproxy_no_client_is_led_to_the_wrong_side_and_all_are_led_to_the_primary_in_the_end()
+-> Result<()> {
+    let cells = cells(&Fault::OF_PROXIES, &PROXY_POINTS);
     if cells.is_empty() {
         return Ok(());
     }
@@ -382,7 +447,7 @@ fn whatever_breaks_the_switch_ends_well_or_is_undone_once_it_is_mended() -> Resu
 #[test]
 fn a_disk_that_is_full_on_either_side_keeps_no_switch_from_ending_well_or_being_undone_once_there_is_room() -> Result<()>
 {
-    let cells = cells(&Fault::OF_DISKS);
+    let cells = cells(&Fault::OF_DISKS, &POINTS);
     if cells.is_empty() {
         return Ok(());
     }
@@ -401,6 +466,11 @@ fn every_text_in_cells_names_a_cell() {
     let faults = Fault::ALL.into_iter().chain(Fault::OF_DISKS);
     let names: Vec<String> = faults
         .flat_map(|fault| POINTS.map(|(place, ..)| format!("{fault:?} {place}")))
+        .chain(
+            Fault::OF_PROXIES
+                .into_iter()
+                .flat_map(|fault| PROXY_POINTS.map(|(place, ..)| format!("{fault:?} {place}"))),
+        )
         .chain(OUTSIDER.map(|(place, ..)| format!("{PROMOTED_BY_ANOTHER} {place}")))
         .collect();
     for text in chosen() {
