@@ -21,7 +21,7 @@ use crate::{
     config::OperatorArgs,
     http,
     lease::Lease,
-    observe::Sessions,
+    observe::{Leads, Sessions},
     reconcile::{Context, Error, reconcile},
     report::{Events, Metrics},
 };
@@ -54,6 +54,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let context = Arc::new(Context {
         client: client.clone(),
         sessions: Sessions::default(),
+        leads: Leads::default(),
         agent_image: args.image.clone(),
         lease: lease.clone(),
         events: Events::new(client.clone(), &args.pod),

@@ -12,7 +12,7 @@ use crate::{
     crash::{self, Moment},
     decide::{Advance, Decided, Decision, Effect, decide},
     lease::Lease,
-    observe::{Focus, Remembered, Sessions, Snapshot, observe},
+    observe::{Focus, Leads, Remembered, Sessions, Snapshot, observe},
     report::{Events, Metrics, build_status, describe_change, needs_person, write_status},
 };
 
@@ -31,6 +31,8 @@ pub struct Context {
     pub client: Client,
     /// Sessions to the servers.
     pub sessions: Sessions,
+    /// What was reached through HAProxy lately.
+    pub leads: Leads,
     /// Image for the agent beside HAProxy.
     pub agent_image: String,
     /// The right to act.
@@ -248,7 +250,14 @@ async fn look(
     migration: &ClusterMigration,
     kept: Option<Remembered>,
 ) -> Result<(Box<Snapshot>, Remembered), Error> {
-    let (snapshot, kept) = Box::pin(observe(&context.client, &context.sessions, migration, kept)).await?;
+    let (snapshot, kept) = Box::pin(observe(
+        &context.client,
+        &context.sessions,
+        &context.leads,
+        migration,
+        kept,
+    ))
+    .await?;
     Ok((Box::new(snapshot), kept))
 }
 

@@ -432,6 +432,9 @@ pub struct RouteStatus {
     pub pod: String,
     /// Generation that the running HAProxy answers with.
     pub generation: u64,
+    /// Whether SQL through it reached the new primary.
+    #[serde(default)]
+    pub reached: bool,
 }
 
 /// An attempt that ended.

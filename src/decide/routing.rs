@@ -6,7 +6,7 @@ use crate::{
     agent::{Desired, Report},
     api::{PostgresRole, Side},
     haproxy::{Configuration, Route, RouteKind, RouteName, State},
-    observe::{Member, Snapshot},
+    observe::{Lead, Member, ProxyPod, Snapshot},
     resources::{Kind, build_haproxy, build_routing, listen_port, routing_name},
 };
 
@@ -167,6 +167,15 @@ fn is_at(report: &Report, generation: u64, state: State) -> bool {
     }
 }
 
+/// A HAProxy pod through which the primary was not reached, where a route leads to it.
+pub fn find_unproven(seen: &Snapshot) -> Option<&str> {
+    let mut routes = seen.migration.spec.traffic.iter().flat_map(|traffic| &traffic.routes);
+    routes.find(|route| route.postgres == Some(PostgresRole::Primary))?;
+    let is_open = |pod: &&ProxyPod| matches!(pod.lead, Lead::Unknown | Lead::Elsewhere(_));
+    let mut pods = seen.traffic.pods.iter();
+    pods.find(is_open).map(|pod| pod.name.as_str())
+}
+
 /// HAProxy pods that do not (yet) answer as wanted, with why.
 pub fn find_laggards(seen: &Snapshot, generation: u64, state: State) -> Vec<String> {
     if seen.migration.spec.traffic.is_none() {
@@ -177,7 +186,10 @@ pub fn find_laggards(seen: &Snapshot, generation: u64, state: State) -> Vec<Stri
         .pods
         .iter()
         .filter_map(|pod| match &pod.report {
-            Some(report) if is_at(report, generation, state) => None,
+            Some(report) if is_at(report, generation, state) => match &pod.lead {
+                Lead::Elsewhere(instead) => Some(format!("{} does not lead to the primary: {instead}", pod.name)),
+                Lead::Unknown | Lead::ToPrimary | Lead::Refused => None,
+            },
             Some(report) => Some(match &report.error {
                 Some(error) => format!("{}: {error}", pod.name),
                 None => format!(

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     api::{DesiredPhase, Exposure, Outcome, Reason, Step},
     haproxy::State,
+    observe::Lead,
 };
 
 fn actions(world: &World) -> Vec<Action> {
@@ -374,9 +375,10 @@ fn a_row_on_the_new_primary_shows_that_writes_are_taken_again_and_is_not_waited_
     assert_eq!(world.advances_to(), Some(Step::Follow));
 }
 
-#[test]
-fn a_fork_that_is_not_where_the_old_primary_ended_raises_an_alarm() {
+/// The new primary serves and everybody follows it.
+fn followed() -> World {
     let mut world = World::switching(Step::Follow);
+    world.route(true, 5, State::Open);
     for name in ["a1", "a2", "a3", "shop-2", "shop-3"] {
         world.change(name, |server| {
             server.timeline = 2;
@@ -394,6 +396,45 @@ fn a_fork_that_is_not_where_the_old_primary_ended_raises_an_alarm() {
         .insert("shop-1".to_owned(), Some("primary".to_owned()));
     world.status().switchover.as_mut().unwrap().end_of_wal = Some("0/5000178".to_owned());
     world.seen.fork = "0/5000178".parse().ok();
+    world
+}
+
+#[test]
+fn the_new_primary_is_reached_through_every_haproxy_before_the_switch_is_done_unless_that_takes_too_long() {
+    let mut world = followed();
+    let now = world.seen.now;
+    let steps = &mut world.status().switchover.as_mut().unwrap().steps;
+    steps.push(crate::api::StepRecord {
+        step: Step::Follow,
+        start_time: now,
+        because: String::new(),
+    });
+    let reached = |world: &World| match world.decide().decision {
+        Decision::Advance(advance) => advance
+            .record
+            .certificate
+            .map(|certificate| certificate.routes[1].reached),
+        _ => None,
+    };
+    world.status().switchover.as_mut().unwrap().proof = Some(crate::api::Proof::ShutdownCheckpoint);
+    assert_eq!(reached(&world), Some(true));
+    world.seen.traffic.pods[1].lead = Lead::Elsewhere("it leads to a standby".to_owned());
+    assert!(waits(&world).contains("haproxy-2"), "{}", waits(&world));
+    world.pass(10);
+    assert_eq!(reached(&world), Some(false));
+}
+
+#[test]
+fn the_gate_stays_closed_while_a_haproxy_does_not_lead_to_the_primary() {
+    let mut world = World::switching(Step::Gate);
+    world.open_gate();
+    world.seen.traffic.pods[0].lead = Lead::Elsewhere("connection refused".to_owned());
+    assert!(waits(&world).contains("haproxy-1 does not lead to the primary: connection refused"));
+}
+
+#[test]
+fn a_fork_that_is_not_where_the_old_primary_ended_raises_an_alarm() {
+    let mut world = followed();
     assert_eq!(world.advances_to(), Some(Step::Finish));
     world.seen.fork = "0/5000000".parse().ok();
     assert!(world.halts().unwrap().contains("somebody else wrote or promoted"));

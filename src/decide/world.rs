@@ -7,7 +7,7 @@ use crate::{
     agent::{Desired, Report, ReportState},
     api::{ClusterMigration, ClusterMigrationStatus, DesiredPhase, Phase, Side, Step, SwitchoverStatus},
     haproxy::State,
-    observe::{JobState, Member, Objects, ProxyPod, Sight, Snapshot, Traffic, target_members},
+    observe::{JobState, Lead, Member, Objects, ProxyPod, Sight, Snapshot, Traffic, target_members},
     postgres::{Clients, MemberName, Server},
     resources::probe_name,
 };
@@ -148,6 +148,7 @@ impl World {
                 name: name.to_owned(),
                 addresses: vec!["10.244.0.7".parse().expect("an address")],
                 report: Some(Report::default()),
+                lead: Lead::Unknown,
             })
             .into();
         world
@@ -255,6 +256,10 @@ impl World {
             super::routing::plan_configuration(&self.seen, &primary, generation, state).expect("a configuration");
         self.seen.traffic.routing = Some(Desired::from(&configuration));
         for pod in &mut self.seen.traffic.pods {
+            pod.lead = match state {
+                State::Open => Lead::ToPrimary,
+                State::Held => Lead::Unknown,
+            };
             pod.report = Some(Report {
                 generation: Some(if state == State::Held {
                     generation - 1

@@ -3,6 +3,7 @@
 mod focus;
 mod kubernetes;
 mod members;
+mod proxies;
 mod secrets;
 mod snapshot;
 mod traffic;
@@ -16,6 +17,7 @@ use kube::Client;
 pub use focus::Focus;
 use kubernetes::ProxyPodPlace;
 pub use members::{Sessions, target_members};
+pub use proxies::{Lead, Leads};
 pub use secrets::Credentials;
 pub use snapshot::{JobState, Member, Objects, ProxyPod, Sight, Snapshot, Traffic};
 
@@ -84,6 +86,7 @@ impl Remembered {
 pub async fn observe(
     client: &Client,
     sessions: &Sessions,
+    leads: &Leads,
     migration: &ClusterMigration,
     remembered: Option<Remembered>,
 ) -> Result<(Snapshot, Remembered), Error> {
@@ -154,15 +157,22 @@ pub async fn observe(
                 .filter_map(|ip| ip.parse().ok())
                 .collect(),
             report: reports.remove(&place.name).flatten(),
+            lead: Lead::default(),
         })
         .collect();
+    let mut traffic = Traffic { routing, editor, pods };
+    if let (Focus::Everything, Ok(credentials)) = (focus, &kept.credentials) {
+        leads
+            .fill(&mut traffic, &places, migration, &members, credentials)
+            .await;
+    }
     let snapshot = Snapshot {
         now: Timestamp::now(),
         migration: migration.clone(),
         secrets: kept.credentials.as_ref().map(|_| ()).map_err(Clone::clone),
         members,
         objects: kept.objects.clone(),
-        traffic: Traffic { routing, editor, pods },
+        traffic,
         source_user: kept
             .credentials
             .as_ref()

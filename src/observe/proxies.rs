@@ -34,6 +34,8 @@ pub enum Lead {
     Unknown,
     /// To the primary.
     ToPrimary,
+    /// To a server that lets the operator in from elsewhere, and not from there.
+    Refused,
     /// Not to the primary; with what happened instead.
     Elsewhere(String),
 }
@@ -130,6 +132,8 @@ async fn ask(login: &Login, primary: &Address, proxy: SocketAddr, expected: &Ser
             Lead::Elsewhere(format!("it leads to the cluster {}", server.system_identifier))
         }
         Ok(Ok(_)) => Lead::ToPrimary,
+        // invalid_authorization_specification: pg_hba.conf may know the operator's address and not HAProxy's.
+        Ok(Err(Error::Refused { because, .. })) if because.contains("(28000)") => Lead::Refused,
         Ok(Err(Error::Refused { because, .. } | Error::Unreachable { because, .. })) => Lead::Elsewhere(because),
         Ok(Err(error)) => Lead::Elsewhere(error.to_string()),
         Err(_) => Lead::Elsewhere(format!("no answer through it within {} s", ANSWER.as_secs())),

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 
+use super::proxies::Lead;
 use crate::{
     address::Address,
     agent::{Desired, Report},
@@ -113,6 +114,8 @@ pub struct ProxyPod {
     pub addresses: Vec<IpAddr>,
     /// What its agent reported; nothing when it did not answer.
     pub report: Option<Report>,
+    /// Where it leads those who write.
+    pub lead: Lead,
 }
 
 impl Snapshot {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -99,7 +100,15 @@ impl Login {
     /// # Errors
     /// [`Error::Unreachable`] or [`Error::Refused`].
     pub async fn connect(&self, address: &Address) -> Result<Session, Error> {
-        self.connect_to(address, &self.database).await
+        self.open(address, None, &self.database).await
+    }
+
+    /// Opens a session through a proxy that leads to the server of an address, as which the server must prove itself.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] or [`Error::Refused`].
+    pub async fn connect_through(&self, proxy: SocketAddr, address: &Address) -> Result<Session, Error> {
+        self.open(address, Some(proxy), &self.database).await
     }
 
     /// Opens a session in another database.
@@ -107,10 +116,17 @@ impl Login {
     /// # Errors
     /// [`Error::Unreachable`] or [`Error::Refused`].
     pub async fn connect_to(&self, address: &Address, database: &str) -> Result<Session, Error> {
+        self.open(address, None, database).await
+    }
+
+    async fn open(&self, address: &Address, proxy: Option<SocketAddr>, database: &str) -> Result<Session, Error> {
         let mut config = tokio_postgres::Config::new();
+        config.host(address.host.to_string());
+        match proxy {
+            Some(proxy) => config.hostaddr(proxy.ip()).port(proxy.port()),
+            None => config.port(address.port.get()),
+        };
         config
-            .host(address.host.to_string())
-            .port(address.port.get())
             .user(&self.user)
             .password(&self.password)
             .dbname(database)

@@ -24,7 +24,7 @@ use crate::{
     act::StopBy,
     api::{Certificate, Phase, Reason, RouteStatus, Side, Step, StepRecord, StopMethod, SwitchoverStatus},
     haproxy::State,
-    observe::{Member, Snapshot},
+    observe::{Lead, Member, Snapshot},
 };
 
 /// How soon to look again while clients are held.
@@ -346,6 +346,7 @@ impl Turn<'_> {
                     Some(RouteStatus {
                         pod: pod.name.clone(),
                         generation: pod.report.as_ref()?.generation?,
+                        reached: pod.lead == Lead::ToPrimary,
                     })
                 })
                 .collect(),

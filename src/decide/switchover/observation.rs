@@ -9,7 +9,7 @@ use crate::{
     api::{DesiredPhase, LongTransactions, Proof, Side, Step},
     decide::{
         members::{conninfo_between, is_told_to_follow, plan_labels},
-        routing::{find_laggards, has_held_routes, plan_switch},
+        routing::{find_laggards, find_unproven, has_held_routes, plan_switch},
     },
     haproxy::State,
     observe::{Member, Sight},
@@ -24,6 +24,8 @@ const CATCH_UP: f64 = 0.3;
 const FINISH_PATIENCE: f64 = 600.0;
 /// Seconds for which the switchover waits for the old side to follow, after clients were released.
 const FOLLOW_PATIENCE: f64 = 60.0;
+/// Seconds for which it waits until the new primary was reached through every HAProxy pod; what hinders that may be a network policy.
+const REACH_PATIENCE: f64 = 10.0;
 
 /// An observation and what a person should know of it; empty when the observation says it all.
 pub(super) type Observed = (Seen, String);
@@ -293,6 +295,10 @@ impl Turn<'_> {
                 ),
             );
         }
+        let waiting = self.waiting_to_follow();
+        if let Some(pod) = find_unproven(self.seen).filter(|_| waiting < REACH_PATIENCE) {
+            return (Seen::ProxiesUnproven, pod.to_owned());
+        }
         let behind: Vec<&str> = self
             .seen
             .members
@@ -308,17 +314,20 @@ impl Turn<'_> {
         if behind.is_empty() {
             return plain(Seen::Following);
         }
-        let waiting = self
-            .record
-            .started(Step::Follow)
-            .and_then(|since| (self.seen.now - since).total(jiff::Unit::Second).ok())
-            .unwrap_or(0.0);
         let seen = if waiting > FOLLOW_PATIENCE {
             Seen::GivenUp
         } else {
             Seen::Behind
         };
         (seen, behind.join(", "))
+    }
+
+    /// Seconds since the old side was told to follow.
+    fn waiting_to_follow(&self) -> f64 {
+        let since = self.record.started(Step::Follow);
+        since
+            .and_then(|since| (self.seen.now - since).total(jiff::Unit::Second).ok())
+            .unwrap_or(0.0)
     }
 
     fn at_finish(&self) -> Observed {

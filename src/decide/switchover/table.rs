@@ -64,6 +64,8 @@ pub enum Observation {
     HistoryUnread,
     /// The new timeline does not fork off where the old primary ended.
     ForkElsewhere,
+    /// The new primary was not reached by SQL through every HAProxy pod.
+    ProxiesUnproven,
     /// Not every member streams on the new timeline.
     Behind,
     /// What is left to be done does not come to its end, and was waited for long enough.
@@ -377,6 +379,11 @@ pub const TABLE: &[Row] = &[
         Step::Follow,
         Seen::ForkElsewhere,
         "somebody else wrote or promoted: compare both sides before the old one is used",
+    ),
+    wait(
+        Step::Follow,
+        Seen::ProxiesUnproven,
+        "the new primary was not reached by SQL through every HAProxy pod yet",
     ),
     wait(
         Step::Follow,
