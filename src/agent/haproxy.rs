@@ -112,6 +112,7 @@ impl Haproxy {
     pub async fn hold(&self, desired: &Desired) -> Result<(), AgentError> {
         // First of all: a HAProxy that starts anew from here on leads nowhere.
         self.write(desired).await?;
+        self.bring_back_admin_socket(desired.generation).await?;
         self.admin.stop_accepting(&desired.held).await?;
         let backends: Vec<String> = desired.held.iter().map(RouteName::backend).collect();
         let start = Instant::now();
@@ -174,6 +175,7 @@ impl Haproxy {
     pub async fn release(&mut self, desired: &Desired) -> Result<(), AgentError> {
         let changed = self.write(desired).await?;
         let wanted = Configuration::parse(&desired.configuration).ok();
+        self.bring_back_admin_socket(desired.generation).await?;
         let running = self.admin.running().await?;
         let held = running.load.frontends.values().any(|frontend| frontend.limit == 0);
         if running.generation == Some(desired.generation) && !changed && !held {
@@ -237,6 +239,19 @@ impl Haproxy {
             "HAProxy was changed into the configuration at run time"
         );
         Ok(true)
+    }
+
+    /// A configuration that somebody else wrote may have made HAProxy listen for commands elsewhere, or nowhere; its master still does.
+    async fn bring_back_admin_socket(&self, generation: u64) -> Result<(), AgentError> {
+        let absent = |error: RuntimeError| matches!(error, RuntimeError::Unreachable { .. });
+        if self.admin.running().await.is_err_and(absent) && self.master.processes().await.is_ok() {
+            warn!(
+                generation,
+                "HAProxy's worker does not listen for commands: it is reloaded"
+            );
+            self.reload(generation).await?;
+        }
+        Ok(())
     }
 
     /// Reloads and waits until the new worker answers.
