@@ -13,5 +13,5 @@ pub use configuration::{Configuration, Route, RouteKind, State};
 pub use name::RouteName;
 pub use process::Processes;
 pub use runtime::{Admin, Lead, Master, Reload, RuntimeError};
-pub use statistics::{Frontend, Load, Running, Server};
+pub use statistics::{Load, Running, Server};
 pub use version::Version;

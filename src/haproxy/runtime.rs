@@ -18,6 +18,8 @@ use super::{MAXCONN, Processes, RouteName, Running, Server};
 
 /// Time for the answer to a command.
 const ANSWER: Duration = Duration::from_secs(2);
+/// Shows the servers of all backends.
+const SERVERS: &str = "show servers state";
 /// Time for the answer to a reload, which waits for names in the configuration to be resolved.
 const RELOAD: Duration = Duration::from_secs(10);
 
@@ -153,15 +155,16 @@ impl Admin {
         self.0.tell(&join(commands)).await
     }
 
-    /// Leads servers to other addresses.
+    /// Leads servers to other addresses, and reads all servers back.
     ///
-    /// What HAProxy says to it is not understood by all versions alike: read [`Admin::servers`] back.
-    pub async fn lead(&self, servers: &[Lead]) -> Result<(), RuntimeError> {
+    /// What HAProxy says to the change is not understood by all versions alike, and 3.0 changes an address some time after its answer: what
+    /// counts is what it shows then.
+    pub async fn lead(&self, servers: &[Lead]) -> Result<Vec<Server>, RuntimeError> {
         let commands = servers.iter().map(|lead| {
             let (ip, port) = (lead.to.ip(), lead.to.port());
             format!("set server {}/{} addr {ip} port {port}", lead.backend, lead.server)
         });
-        self.0.ask(&join(commands)).await.map(drop)
+        self.read_servers(&join(commands.chain([SERVERS.to_owned()]))).await
     }
 
     /// Takes servers into service. Where health is checked, a server that comes out of maintenance would have to wait for the next check.
@@ -211,7 +214,10 @@ impl Admin {
 
     /// The servers of all backends.
     pub async fn servers(&self) -> Result<Vec<Server>, RuntimeError> {
-        let command = "show servers state";
+        self.read_servers(SERVERS).await
+    }
+
+    async fn read_servers(&self, command: &str) -> Result<Vec<Server>, RuntimeError> {
         let answer = self.0.ask(command).await?;
         Server::parse(&answer).ok_or_else(|| unexpected(command, &answer))
     }

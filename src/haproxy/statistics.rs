@@ -4,20 +4,11 @@ use std::collections::BTreeMap;
 
 use super::Version;
 
-/// The load of a frontend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frontend {
-    /// Sessions now.
-    pub sessions: u64,
-    /// Sessions it accepts at most; 0 while it is held.
-    pub limit: u64,
-}
-
 /// The load of a running HAProxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// By name of the frontend.
-    pub frontends: BTreeMap<String, Frontend>,
+    /// Sessions that a frontend accepts at most, by its name; 0 while it is held.
+    pub limits: BTreeMap<String, u64>,
     /// Sessions now, by name of the backend.
     pub backends: BTreeMap<String, u64>,
     /// Those of them that have a server, by name of the backend. The others wait for one, or for a client to take the last of its answer.
@@ -39,8 +30,7 @@ impl Load {
             let name = (*values.get(name)?).to_owned();
             match *values.get(kind)? {
                 "FRONTEND" => {
-                    let (sessions, limit) = (number(sessions)?, number(limit)?);
-                    load.frontends.insert(name, Frontend { sessions, limit });
+                    load.limits.insert(name, number(limit)?);
                 }
                 "BACKEND" => {
                     load.backends.insert(name, number(sessions)?);
@@ -97,10 +87,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reads the answer to `show servers state`: a version, a line that names the columns, a line per server.
+    /// Reads the answer to `show servers state`: a version, a line that names the columns, a line per server. Before it may stand the answers
+    /// to other commands.
     pub(super) fn parse(answer: &str) -> Option<Vec<Self>> {
         let mut lines = answer.lines();
-        lines.next().filter(|version| *version == "1")?;
+        lines.find(|version| *version == "1")?;
         let header: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(' ').collect();
         let column = |name: &str| header.iter().position(|title| *title == name);
         let (backend, name) = (column("be_name")?, column("srv_name")?);
@@ -134,7 +125,7 @@ be_write,BACKEND,0,0,3,3,500,9
 
 ";
         let load = Load::parse(answer).unwrap();
-        assert_eq!(load.frontends["fe_write"], Frontend { sessions: 3, limit: 0 });
+        assert_eq!(load.limits["fe_write"], 0);
         assert_eq!((load.backends["be_write"], load.with_server["be_write"]), (3, 2));
         assert_eq!(Load::parse("Permission denied"), None);
     }
@@ -154,7 +145,7 @@ MITOSIS_GENERATION=13
         assert_eq!(running("Variable not found.").generation, Some(13));
         let set = running("proc.mitosis_generation: type=sint value=<14>");
         assert_eq!((set.generation, set.version.to_string().as_str()), (Some(14), "3.0.11"));
-        assert_eq!(set.load.frontends["fe_write"].limit, 5000);
+        assert_eq!(set.load.limits["fe_write"], 5000);
         assert_eq!(Running::parse("Permission denied"), None);
     }
 
