@@ -10,7 +10,7 @@ use crate::{
     act::{Actor, Effects, add_finalizer},
     api::{ClusterMigration, ClusterMigrationStatus, ConditionType, FINALIZER, Step, find_condition},
     crash::{self, Moment},
-    decide::{Advance, Decided, Decision, Effect, decide},
+    decide::{Advance, Decided, Decision, decide},
     lease::Lease,
     observe::{Focus, Leads, Remembered, Sessions, Snapshot, observe},
     report::{Events, Metrics, build_status, describe_change, needs_person, write_status},
@@ -205,11 +205,7 @@ async fn turn(
             Turned {
                 next,
                 pause,
-                // While the agents come to hold, the next step is recorded; only then are they waited for.
-                seen: Seen::Before(match effect {
-                    Some(Effect::Arm | Effect::Hold) => kept.before_waiting(),
-                    _ => kept.after_an_action(),
-                }),
+                seen: Seen::Before(kept.after_an_action()),
                 confirmed,
             }
         }
@@ -288,11 +284,7 @@ async fn record(
     let asked = Instant::now();
     let written = write_status(&context.client, current, status);
     let looks_ahead = is_switching(&next) && Focus::of(&next) != Focus::Everything;
-    let kept = match advance.to {
-        // They were told to hold in the step before.
-        Step::Hold => kept.after_an_action(),
-        _ => kept.before_waiting(),
-    };
+    let kept = kept.before_waiting();
     let (written, looked) = if looks_ahead {
         futures::future::join(written, look(context, &next, Some(kept))).await
     } else {

@@ -181,8 +181,7 @@ impl RollbackSslMode {
 pub enum Step {
     /// Everything is checked and prepared; clients notice nothing.
     Gate,
-    /// The old primary is told to come back as a standby of the other side, whatever restarts it; then HAProxy is told to hold. The budget
-    /// runs.
+    /// The old primary is told to come back as a standby of the other side, whatever restarts it. The budget runs.
     Arm,
     /// HAProxy holds new connections and ends the old sessions.
     Hold,

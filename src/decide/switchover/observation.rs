@@ -193,7 +193,7 @@ impl Turn<'_> {
     fn at_arm(&self) -> Observed {
         match self.at_old_primary() {
             (Seen::OldArmed, detail) => match self.at_proxies(State::Held) {
-                told @ (Seen::ProxiesUntold | Seen::AddressUnknown, _) => told,
+                unknown @ (Seen::AddressUnknown, _) => unknown,
                 _ => (Seen::OldArmed, detail),
             },
             other => other,

@@ -40,7 +40,7 @@ pub enum Observation {
     OldUnseen,
     /// The old primary accepts writes and would come back as primary.
     OldServes,
-    /// The old primary accepts writes and would come back as a standby of the other side; in `Arm`, HAProxy was told to hold as well.
+    /// The old primary accepts writes and would come back as a standby of the other side.
     OldArmed,
     /// The old primary is in recovery.
     OldStandby,
@@ -185,17 +185,11 @@ pub const TABLE: &[Row] = &[
     ),
     wait(Step::Arm, Seen::OldUnseen, "the old primary was not seen"),
     act(Step::Arm, Seen::OldServes, Effect::Arm, "the old primary is armed"),
-    act(
-        Step::Arm,
-        Seen::ProxiesUntold,
-        Effect::Hold,
-        "the old primary is armed; HAProxy is told to hold clients",
-    ),
     enter(
         Step::Arm,
         Seen::OldArmed,
         Step::Hold,
-        "the old primary comes back as a standby of the other side, whatever restarts it, and HAProxy was told to hold clients",
+        "the old primary comes back as a standby of the other side, whatever restarts it",
     ),
     enter(Step::Hold, Seen::Deleted, Step::Restore, DELETED),
     enter(Step::Hold, Seen::CalledOff, Step::Restore, CALLED_OFF),
