@@ -147,7 +147,9 @@ impl Actor<'_> {
         if matches!(by, StopBy::Restart(_) | StopBy::ShutDown) {
             postgres::let_sessions_leave(&session).await.map_err(on(member))?;
         }
-        let server = postgres::fetch_server_switching(&session).await.map_err(on(member))?;
+        // In one go: clients wait.
+        let looked = tokio::try_join!(postgres::flush(&session), postgres::fetch_server_switching(&session));
+        let ((), server) = looked.map_err(on(member))?;
         if server.in_recovery || server.armed_by.as_deref() != Some(armed_by) {
             return Err(Error::Outdated(format!("{member} is no primary that {armed_by} armed")));
         }

@@ -25,6 +25,6 @@ pub use server::{Backup, Clients, Manager, PARITY, Server, Slot, Standby, fetch_
 pub use slot::{drop_slot, ensure_slot};
 pub use standby::{arm, detach, disarm, follow};
 pub use stop::{
-    SHUTDOWN_DEADLINE, end_silent_standbys, end_transactions, let_sessions_leave, restart_by_sql, shut_down_by_sql,
-    wait_for_the_end,
+    SHUTDOWN_DEADLINE, end_silent_standbys, end_transactions, flush, let_sessions_leave, restart_by_sql,
+    shut_down_by_sql, wait_for_the_end,
 };

@@ -13,6 +13,10 @@ const REFUSAL: Duration = Duration::from_secs(2);
 /// How long a server may take to stop before nobody waits to start it again.
 const LONGEST_SHUTDOWN: Duration = Duration::from_mins(10);
 
+/// How long a server that was stopped stays so: a start takes processor, disk and the new primary's attention, and so do the standbys that come
+/// back to it. Clients that come to the new primary at this time go first.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Restarts the server that the session is connected to, cleanly (fast mode), and returns when the session ended.
 ///
 /// `command` is the user's own command line for a supervised server; without it the server's `pg_ctl` restarts it, and what is started logs
@@ -22,16 +26,15 @@ const LONGEST_SHUTDOWN: Duration = Duration::from_mins(10);
 /// The server refuses, or still serves the session after 5 s.
 pub async fn restart_by_sql(session: &Session, server: &Server, command: Option<&str>) -> Result<(), Error> {
     let own = || {
-        // pg_ctl gives up where the server stops between its look and its signal, or needs longer to stop than it waits. Where no server runs
-        // then, a second one starts it, with the options that it had.
         let control = format!(
             "{} -D {}",
             quote_shell(&format!("{}/pg_ctl", server.programs)),
             quote_shell(&server.data_directory)
         );
-        let restart = format!("{control} -m fast -t {} -W restart", LONGEST_SHUTDOWN.as_secs());
+        let (patience, pause) = (LONGEST_SHUTDOWN.as_secs(), PAUSE.as_secs_f64());
+        // `stop` waits for the end of what was told to stop already. `restart` starts a server that does not run, with the options that it had.
         format!(
-            "kill -INT {}; {restart} || {control} status || {restart}",
+            "kill -INT {}; {control} -m fast -t {patience} stop; sleep {pause} || sleep 1; {control} status || {control} -W restart",
             server.postmaster
         )
     };
@@ -71,8 +74,7 @@ fn end_stuck_sessions(server: &Server) -> String {
 }
 
 /// Gives sessions whose client has just gone the time to notice it, some milliseconds: a signal to end that comes meanwhile can make them
-/// hang (see above). Returns as soon as their number does not fall any more, with everything on disk that was committed asynchronously: where
-/// the server ends as in a crash all the same, that is not lost either.
+/// hang (see above). Returns as soon as their number does not fall any more.
 ///
 /// # Errors
 /// The server does not answer.
@@ -95,6 +97,15 @@ pub async fn let_sessions_leave(session: &Session) -> Result<(), Error> {
         last = count;
         sleep(Duration::from_millis(5)).await;
     }
+    Ok(())
+}
+
+/// Brings on disk what was committed asynchronously: it is not lost where the server ends as in a crash.
+///
+/// # Errors
+/// The server does not answer.
+pub async fn flush(session: &Session) -> Result<(), Error> {
+    let what = "flushing what was committed";
     let flush = "SELECT pg_logical_emit_message(true, 'mitosis', 'stop')::text";
     session.row(what, Duration::from_secs(2), flush, &[]).await.map(drop)
 }

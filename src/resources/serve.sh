@@ -30,4 +30,6 @@ while [ -z "$ending" ]; do
   if [ -n "$ending" ] || [ "$status" -ne 0 ]; then
     exit "$status"
   fi
+  # Clients come to the new primary at this moment: they go first.
+  sleep 0.5 || sleep 1
 done
