@@ -54,7 +54,7 @@ pub async fn find_rewind_obstacle(session: &Session, server: &Server) -> Result<
             .await
         {
             Ok(()) => {}
-            Err(Error::Statement { because, .. }) if because.contains("38000") => return Ok(Some(obstacle)),
+            Err(Error::Statement { because, .. }) if because.ends_with("(38000)") => return Ok(Some(obstacle)),
             Err(unknown) => return Err(unknown),
         }
     }

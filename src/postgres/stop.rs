@@ -134,7 +134,7 @@ pub(super) async fn run_and_wait_for_the_end(session: &Session, command: &str) -
     match told {
         Ok(()) => wait_for_the_end(session, SHUTDOWN_DEADLINE).await,
         // The shutdown may end this very statement before it has answered, by admin_shutdown or by what becomes of the program.
-        Err(Error::Statement { because, .. }) if because.contains("57P01") => {
+        Err(Error::Statement { because, .. }) if because.ends_with("(57P01)") => {
             wait_for_the_end(session, SHUTDOWN_DEADLINE).await
         }
         // Whether it was heard shows in the end of the session.
