@@ -17,6 +17,7 @@ pub mod haproxy;
 pub mod http;
 pub mod lease;
 pub mod observe;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod reconcile;
 pub mod report;

@@ -10,7 +10,7 @@ use crate::{
     act::{Actor, Effects, add_finalizer},
     api::{ClusterMigration, ClusterMigrationStatus, ConditionType, FINALIZER, Step, find_condition},
     crash::{self, Moment},
-    decide::{Advance, Decided, Decision, decide},
+    decide::{Advance, Decided, Decision, Effect, decide},
     lease::Lease,
     observe::{Focus, Leads, Remembered, Sessions, Snapshot, observe},
     report::{Events, Metrics, build_status, describe_change, needs_person, write_status},
@@ -205,7 +205,11 @@ async fn turn(
             Turned {
                 next,
                 pause,
-                seen: Seen::Before(kept.after_an_action()),
+                seen: Seen::Before(match effect {
+                    // HAProxy is told next.
+                    Some(Effect::Pause) => kept.before_waiting(),
+                    _ => kept.after_an_action(),
+                }),
                 confirmed,
             }
         }
@@ -225,7 +229,7 @@ async fn turn(
             Turned {
                 next,
                 pause,
-                seen: Seen::Before(kept.after_an_action()),
+                seen: Seen::Before(kept.after_a_look(&snapshot)),
                 confirmed,
             }
         }

@@ -2,7 +2,7 @@
 # Installs what tests need on Debian: PostgreSQL and HAProxy for tests against real servers, a compiler. The test bed installs its own.
 set -euo pipefail
 need=()
-for package in gcc make postgresql-15 postgresql-client haproxy util-linux; do
+for package in gcc make postgresql-15 postgresql-client haproxy pgbouncer util-linux; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || need+=("$package")
 done
 [ ${#need[@]} -eq 0 ] && exit 0

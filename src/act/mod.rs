@@ -1,6 +1,7 @@
 //! Act: carries out what was decided. Each action is idempotent and has a deadline; what it changed is observed, never assumed.
 
 mod kubernetes;
+mod pgbouncer;
 mod postgres;
 
 pub use kubernetes::add_finalizer;
@@ -186,6 +187,8 @@ impl Actor<'_> {
             Action::Detach { member } => self.detach(member).await,
             Action::DropCanary { on } => self.drop_canary(on).await,
             Action::Checkpoint { member } => self.checkpoint(member).await,
+            Action::PausePoolers(orders) => self.pause_poolers(orders).await,
+            Action::ResumePoolers(orders) => self.resume_poolers(orders).await,
             Action::Promote { member, end, proof } => self.promote(member, *end, *proof).await,
             Action::ConfirmWrites { on, token } => {
                 self.confirm_writes(on, token).await?;

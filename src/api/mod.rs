@@ -29,7 +29,9 @@ pub use switchover::{
     StepRecord, Switchover, SwitchoverStatus,
 };
 pub use target::{Exposure, ExposureType, PodTemplate, PostgresqlOptions, Seeding, Storage, Target, TargetTls};
-pub use traffic::{Bypass, BypassPolicy, Haproxy, ManagedHaproxy, PostgresRole, Route, StaticRoute, Traffic};
+pub use traffic::{
+    Bypass, BypassPolicy, Haproxy, ManagedHaproxy, OnPauseTimeout, Pgbouncer, PostgresRole, Route, StaticRoute, Traffic,
+};
 pub use v1alpha1::{ClusterMigration, ClusterMigrationSpec};
 
 /// API group of the resource, and prefix of every label and annotation that Mitosis writes.

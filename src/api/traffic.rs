@@ -1,8 +1,12 @@
 //! How clients are led.
 
-use kube::KubeSchema;
+use std::collections::BTreeMap;
+
+use kube::{KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::{CredentialsRef, TlsMode};
 
 /// How clients are led to the primary, to standbys and to other services of the active side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -15,9 +19,69 @@ pub struct Traffic {
     #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, b.port == a.port))")
         .message("each route needs a port of its own"))]
     pub routes: Vec<Route>,
+    /// PgBouncer between the clients and HAProxy: paused around the switch, so that no statement fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pgbouncer: Option<Pgbouncer>,
     /// What is done about sessions on the primary that did not come through HAProxy.
     #[serde(default)]
     pub bypass: Bypass,
+}
+
+/// PgBouncer whose servers are the routes of HAProxy. Before clients are held, every instance is told to `PAUSE`: it waits for the end of
+/// each transaction, and its clients wait for it. After their release it is told to `RESUME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.hosts) != has(self.selector)")
+    .message("name the instances of PgBouncer by hosts, or their pods by selector"))]
+pub struct Pgbouncer {
+    /// Address of every instance as `host:port`. Where several processes share a port (`so_reuseport`), give each a port of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(max = 260)))]
+    pub hosts: Option<Vec<String>>,
+    /// Labels of the pods of PgBouncer, in the namespace of the `ClusterMigration`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 16))]
+    pub selector: Option<BTreeMap<String, String>>,
+    /// TCP port of PgBouncer in the pods that `selector` finds. Default: 6432.
+    #[serde(default = "default_pgbouncer_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// Login of one of its `admin_users`.
+    pub credentials: CredentialsRef,
+    /// How connections to its console are protected. Default: verify-full.
+    #[serde(default)]
+    pub tls: TlsMode,
+    /// Databases to pause, as PgBouncer names them. Default: all that it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
+    pub databases: Vec<String>,
+    /// How long transactions may take to end once PgBouncer was told to pause, such as `2s`. Default: 2s, at most 1m.
+    #[serde(default = "default_pause_timeout")]
+    #[schemars(with = "String")]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(ms|s|m))+$') && duration(self) >= duration('100ms') && duration(self) <= duration('1m')")
+        .message("write a duration between 100ms and 1m, such as 2s"))]
+    pub pause_timeout: Duration,
+    /// What is done when transactions take longer. Default: Abort.
+    #[serde(default)]
+    pub on_timeout: OnPauseTimeout,
+}
+
+fn default_pgbouncer_port() -> u16 {
+    6432
+}
+
+fn default_pause_timeout() -> Duration {
+    Duration::from(std::time::Duration::from_secs(2))
+}
+
+/// What is done when transactions that go through PgBouncer do not end in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnPauseTimeout {
+    /// The attempt is undone.
+    #[default]
+    Abort,
+    /// The switchover goes on: HAProxy ends the sessions that are left, and each of their clients gets one error.
+    Proceed,
 }
 
 /// Sessions that did not come through HAProxy: nothing leads their clients to the new primary.

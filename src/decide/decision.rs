@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Effect;
+use super::{Effect, poolers::PoolerOrder};
 use crate::{
     act::StopBy,
     api::{Finding, Phase, Proof, Reason, Rehearsal, RewindStatus, Step, SwitchoverStatus},
@@ -193,6 +193,10 @@ pub enum Action {
         /// The member.
         member: MemberName,
     },
+    /// Tell instances of PgBouncer to pause databases.
+    PausePoolers(Vec<PoolerOrder>),
+    /// Tell instances of PgBouncer to resume databases.
+    ResumePoolers(Vec<PoolerOrder>),
     /// Promote the new primary.
     Promote {
         /// The standby.
@@ -238,6 +242,7 @@ impl Action {
             Self::Arm { .. }
                 | Self::Disarm { .. }
                 | Self::Stop { .. }
+                | Self::PausePoolers(_)
                 | Self::Rewind { .. }
                 | Self::Promote { .. }
                 | Self::Reinstate { .. }

@@ -85,7 +85,7 @@ const PROXIES: [Look; 7] = [
     }),
 ];
 
-const REST: [Look; 21] = [
+const REST: [Look; 26] = [
     ("nothing else", |_| {}),
     ("deleted", |world| {
         world.seen.migration.metadata.deletion_timestamp = Some(Time(world.seen.now));
@@ -136,6 +136,26 @@ const REST: [Look; 21] = [
     }),
     ("proof on record", proven),
     ("stopped long ago", |world| world.pass(1)),
+    ("PgBouncer serves", pooled),
+    ("PgBouncer is paused", |world| {
+        pooled(world);
+        pause(world, 0);
+    }),
+    ("PgBouncer is paused with transactions", |world| {
+        pooled(world);
+        pause(world, 1);
+    }),
+    ("PgBouncer is paused with transactions for long", |world| {
+        pooled(world);
+        pause(world, 1);
+        world.pass(3);
+    }),
+    ("PgBouncer is away", |world| {
+        pooled(world);
+        for pooler in &mut world.seen.traffic.poolers {
+            pooler.sight = Err("no route to host".to_owned());
+        }
+    }),
     ("gate open", World::open_gate),
     ("gate open and prepared", |world| {
         prepare(world);
@@ -149,6 +169,19 @@ fn proven(world: &mut World) {
     let record = world.status().switchover.as_mut().unwrap();
     record.end_of_wal = Some("0/5000178".to_owned());
     record.proof = Some(crate::api::Proof::ShutdownCheckpoint);
+}
+
+/// PgBouncer stands before HAProxy, where there are routes.
+fn pooled(world: &mut World) {
+    if world.seen.migration.spec.traffic.is_some() {
+        world.pool();
+    }
+}
+
+fn pause(world: &mut World, server_connections: u64) {
+    if world.seen.migration.spec.traffic.is_some() {
+        world.pause(server_connections);
+    }
 }
 
 /// The gate is open and everything behind it was prepared.

@@ -4,6 +4,7 @@ mod bypass;
 mod decision;
 mod ending;
 mod members;
+mod poolers;
 mod preflight;
 mod rehearsal;
 mod replicate;
@@ -24,6 +25,7 @@ mod world;
 use std::time::Duration;
 
 pub use decision::{Action, Advance, Decided, Decision, Told};
+pub use poolers::PoolerOrder;
 pub use routing::{find_drift, writes_routing};
 pub use switchover::{Answer, Effect, Observation, Row, TABLE, phase_of, render};
 pub use way_back::way_back_until;
@@ -70,6 +72,7 @@ impl Decision {
 pub fn decide(seen: &Snapshot, agent_image: &str) -> Decided {
     let mut findings = preflight::find(seen);
     findings.extend(bypass::find_bypass(seen));
+    findings.extend(poolers::find_in_poolers(seen));
     let decision = decide_from(seen, agent_image, &findings);
     let no_way_back = match seen.primaries().as_slice() {
         [primary] if primary.side == Side::Target => way_back::find_way_back(seen, primary).err(),

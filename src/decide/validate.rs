@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::bypass::parse_network;
 use crate::{
     address::{Address, Host, Port},
-    api::{ClusterMigration, ExposureType, StopMethod},
+    api::{ClusterMigration, ExposureType, Pgbouncer, StopMethod, Traffic},
     observe::target_members,
+    pgbouncer::DatabaseName,
     postgres::{Lsn, MemberName, render_hba},
     resources::{AGENT_PORT, listen_port},
 };
@@ -93,11 +94,18 @@ pub fn validate(migration: &ClusterMigration) -> Result<(), String> {
         ));
     }
     render_hba(&spec.target.postgresql.hba)?;
-    for text in spec.traffic.iter().flat_map(|traffic| &traffic.bypass.addresses) {
+    spec.traffic.as_ref().map_or(Ok(()), validate_traffic)
+}
+
+fn validate_traffic(traffic: &Traffic) -> Result<(), String> {
+    for text in &traffic.bypass.addresses {
         parse_network(text).map_err(|error| format!("spec.traffic.bypass.addresses: {error}"))?;
     }
+    if let Some(pgbouncer) = &traffic.pgbouncer {
+        validate_pgbouncer(pgbouncer).map_err(|error| format!("spec.traffic.pgbouncer.{error}"))?;
+    }
     let mut ports = BTreeSet::from([AGENT_PORT]);
-    for route in spec.traffic.iter().flat_map(|traffic| &traffic.routes) {
+    for route in &traffic.routes {
         if !ports.insert(listen_port(route.port)) {
             return Err(format!(
                 "spec.traffic.routes, {}: port {} is taken inside the HAProxy pods (8405 and 30000 + each port below 1024 are): choose another",
@@ -115,4 +123,38 @@ pub fn validate(migration: &ClusterMigration) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn validate_pgbouncer(pgbouncer: &Pgbouncer) -> Result<(), String> {
+    for text in pgbouncer.hosts.iter().flatten() {
+        let address: Result<Address, String> = text.parse();
+        address.map_err(|error| format!("hosts: {error}"))?;
+    }
+    for text in &pgbouncer.databases {
+        let name: Result<DatabaseName, String> = text.parse();
+        name.map_err(|error| format!("databases: {error}"))?;
+    }
+    for (key, value) in pgbouncer.selector.iter().flatten() {
+        validate_label(key, value).map_err(|error| format!("selector: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Refuses what would be read as something else in a selector: a comma, for example, would begin another term.
+fn validate_label(key: &str, value: &str) -> Result<(), String> {
+    let legal = |text: &str, more: &str| {
+        text.len() <= 253
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || more.contains(c))
+    };
+    if !key.is_empty() && legal(key, "/") && legal(value, "") {
+        Ok(())
+    } else {
+        Err(format!(
+            "`{}: {}` is no label: write a key such as app.kubernetes.io/name and a value of letters, digits, '-', '_' and '.'",
+            key.escape_debug(),
+            value.escape_debug()
+        ))
+    }
 }

@@ -7,7 +7,10 @@ use crate::{
     agent::{Desired, Report, ReportState},
     api::{ClusterMigration, ClusterMigrationStatus, DesiredPhase, Phase, Side, Step, SwitchoverStatus},
     haproxy::State,
-    observe::{JobState, Lead, Member, Objects, ProxyPod, Sight, Snapshot, Traffic, target_members},
+    observe::{
+        JobState, Lead, Member, Objects, Pooler, PoolerPlace, ProxyPod, Sight, Snapshot, Traffic, target_members,
+    },
+    pgbouncer::{Database, Instance, Settings},
     postgres::{Clients, MemberName, Server},
     resources::probe_name,
 };
@@ -246,6 +249,49 @@ impl World {
             discard: discard.to_owned(),
             attempt: 1,
         });
+    }
+
+    /// Two instances of PgBouncer stand before HAProxy.
+    pub fn pool(&mut self) {
+        let traffic = self.seen.migration.spec.traffic.as_mut().expect("routes");
+        let spec = serde_json::json!({"hosts": ["10.20.0.31:6432", "10.20.0.32:6432"], "credentials": {"secretName": "shop-pgbouncer"}});
+        traffic.pgbouncer = Some(serde_json::from_value(spec).expect("the specification of PgBouncer"));
+        self.seen.traffic.poolers = [1, 2]
+            .map(|number| Pooler {
+                place: PoolerPlace {
+                    name: format!("pgbouncer-{number}"),
+                    address: format!("10.20.0.3{number}:6432").parse().expect("an address"),
+                },
+                sight: Ok(Instance {
+                    databases: vec![Database {
+                        name: "app".parse().expect("a name"),
+                        paused: false,
+                        server_connections: 3,
+                        pools_sessions: None,
+                    }],
+                    settings: Some(Settings {
+                        shares_port: false,
+                        pools_sessions: false,
+                        query_wait: Some(std::time::Duration::from_secs(120)),
+                    }),
+                }),
+            })
+            .into();
+    }
+
+    /// Both instances of PgBouncer let their clients wait, and have this many server connections left.
+    pub fn pause(&mut self, server_connections: u64) {
+        for pooler in 0..2 {
+            self.change_pooler(pooler, |instance| {
+                instance.databases[0].paused = true;
+                instance.databases[0].server_connections = server_connections;
+            });
+        }
+    }
+
+    /// Changes what is seen of an instance of PgBouncer.
+    pub fn change_pooler(&mut self, index: usize, change: impl FnOnce(&mut Instance)) {
+        change(self.seen.traffic.poolers[index].sight.as_mut().expect("it is seen"));
     }
 
     /// Every agent reports what the routing of the running switchover asks for.

@@ -63,7 +63,7 @@ impl Focus {
         }
     }
 
-    /// Whether the HAProxy pods are looked at.
+    /// Whether the HAProxy pods and the instances of PgBouncer are looked at.
     #[must_use]
     pub const fn includes_proxies(self) -> bool {
         matches!(self, Self::Everything | Self::Held { .. } | Self::Released { .. })

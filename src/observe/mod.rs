@@ -3,6 +3,7 @@
 mod focus;
 mod kubernetes;
 mod members;
+mod poolers;
 mod proxies;
 mod secrets;
 mod snapshot;
@@ -17,12 +18,13 @@ use kube::Client;
 pub use focus::Focus;
 use kubernetes::ProxyPodPlace;
 pub use members::{Sessions, target_members};
+pub use poolers::{Pooler, PoolerPlace};
 pub use proxies::{Lead, Leads};
 pub use secrets::Credentials;
 pub use snapshot::{JobState, Member, Objects, ProxyPod, Sight, Snapshot, Traffic};
 
 use crate::{
-    agent::Report,
+    agent::{Desired, Report},
     api::{ClusterMigration, Side, Step},
     postgres::{fetch_canary, fetch_fork},
 };
@@ -55,6 +57,8 @@ pub struct Remembered {
     objects: Objects,
     /// HAProxy pods as they were seen last.
     places: Vec<ProxyPodPlace>,
+    /// Instances of PgBouncer as they were seen last. One that came while clients are held is held by HAProxy.
+    poolers: Vec<PoolerPlace>,
     /// Whether the agents were told what the step wants, so that waiting for them is of use.
     told: bool,
 }
@@ -70,6 +74,17 @@ impl Remembered {
     #[must_use]
     pub fn after_an_action(self) -> Self {
         Self { told: true, ..self }
+    }
+
+    /// After a wait: what the agents were told was seen with everything else.
+    #[must_use]
+    pub fn after_a_look(self, seen: &Snapshot) -> Self {
+        let wanted = Focus::of(&seen.migration).generation();
+        let written = seen.traffic.routing.as_ref().map(|routing| routing.generation);
+        Self {
+            told: wanted.is_some() && written >= wanted,
+            ..self
+        }
     }
 
     /// Where there is something else to do before the agents are waited for.
@@ -93,20 +108,7 @@ pub async fn observe(
     let focus = Focus::of(migration);
     let (kept, routing, editor) = match remembered {
         Some(kept) if focus != Focus::Everything => (kept, None, None),
-        _ => {
-            let (found, credentials) = futures::future::try_join(
-                Box::pin(kubernetes::fetch_objects(client, migration)),
-                secrets::fetch_credentials(client, migration),
-            )
-            .await?;
-            let kept = Remembered {
-                credentials,
-                objects: found.objects,
-                places: found.proxies,
-                told: false,
-            };
-            (kept, Some(found.routing), found.editor)
-        }
+        _ => fetch_everything(client, migration).await?,
     };
     let mut members = members::list_members(migration, &kept.objects);
     let unseen = members.clone();
@@ -137,6 +139,16 @@ pub async fn observe(
             _ => futures::future::join(traffic, reporting).await,
         }
     };
+    let poolers = async {
+        if focus.includes_proxies() {
+            let login = kept
+                .credentials()
+                .and_then(|credentials| credentials.pgbouncer.as_ref());
+            poolers::look_at(&kept.poolers, focus, login, sessions).await
+        } else {
+            Vec::new()
+        }
+    };
     let servers = async {
         let Ok(credentials) = &kept.credentials else {
             return (false, None);
@@ -146,7 +158,8 @@ pub async fn observe(
         let ((), canary) = futures::future::join(looking, canary).await;
         (canary, look_for_fork(migration, &members, credentials, sessions).await)
     };
-    let ((traffic, mut reports), (canary_replayed, fork)) = Box::pin(futures::future::join(proxies, servers)).await;
+    let ((traffic, mut reports), poolers, (canary_replayed, fork)) =
+        Box::pin(futures::future::join3(proxies, poolers, servers)).await;
     let (routing, places) = traffic?;
     let pods = places
         .iter()
@@ -160,7 +173,12 @@ pub async fn observe(
             lead: Lead::default(),
         })
         .collect();
-    let mut traffic = Traffic { routing, editor, pods };
+    let mut traffic = Traffic {
+        routing,
+        editor,
+        pods,
+        poolers,
+    };
     if let (Focus::Everything, Ok(credentials)) = (focus, &kept.credentials) {
         leads
             .fill(&mut traffic, &places, migration, &members, credentials)
@@ -186,6 +204,27 @@ pub async fn observe(
         ..kept
     };
     Ok((snapshot, kept))
+}
+
+/// Reads everything in Kubernetes: what is remembered of it, the routing, and who last wrote that besides the operator.
+async fn fetch_everything(
+    client: &Client,
+    migration: &ClusterMigration,
+) -> Result<(Remembered, Option<Option<Desired>>, Option<String>), Error> {
+    let (found, credentials, poolers) = futures::future::try_join3(
+        Box::pin(kubernetes::fetch_objects(client, migration)),
+        secrets::fetch_credentials(client, migration),
+        poolers::list_places(client, migration),
+    )
+    .await?;
+    let kept = Remembered {
+        credentials,
+        objects: found.objects,
+        places: found.proxies,
+        poolers,
+        told: false,
+    };
+    Ok((kept, Some(found.routing), found.editor))
 }
 
 /// What the agents answer, by pod.

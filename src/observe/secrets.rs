@@ -7,8 +7,9 @@ use kube::{Api, Client};
 
 use super::Error;
 use crate::{
-    api::{ClusterMigration, Side, TlsMode},
-    postgres::Login,
+    api::{ClusterMigration, CredentialsRef, Pgbouncer, Side, TlsMode},
+    pgbouncer::CONSOLE,
+    postgres::{Login, Speaker},
 };
 
 /// Logins for both sides.
@@ -18,6 +19,8 @@ pub struct Credentials {
     pub source: Login,
     /// For the target: the same user, whose role was cloned, verified by the target's CA.
     pub target: Login,
+    /// For the consoles of PgBouncer, where there is one.
+    pub pgbouncer: Option<Login>,
 }
 
 impl Credentials {
@@ -48,28 +51,42 @@ pub async fn fetch_credentials(
         super::within(secrets.get_opt(name)).await?,
         super::within(secrets.get_opt(tls_name)).await?,
     );
-    Ok(read(migration, login, tls))
+    let console = match find_pgbouncer(migration) {
+        Some(pgbouncer) => super::within(secrets.get_opt(&pgbouncer.credentials.secret_name)).await?,
+        None => None,
+    };
+    Ok(read(migration, login, tls, console))
 }
 
-fn read(migration: &ClusterMigration, login: Option<Secret>, tls: Option<Secret>) -> Result<Credentials, String> {
+fn find_pgbouncer(migration: &ClusterMigration) -> Option<&Pgbouncer> {
+    migration.spec.traffic.as_ref()?.pgbouncer.as_ref()
+}
+
+fn read(
+    migration: &ClusterMigration,
+    login: Option<Secret>,
+    tls: Option<Secret>,
+    console: Option<Secret>,
+) -> Result<Credentials, String> {
     let source = &migration.spec.source;
-    let name = &source.credentials.secret_name;
-    let login = login
-        .ok_or_else(|| {
-            format!(
-                "Secret {name} (spec.source.credentials) does not exist: create it with the keys username and password"
-            )
-        })?
-        .data
-        .unwrap_or_default();
-    let user = text(&login, name, "username")?;
-    let password = text(&login, name, "password")?;
-    let ca = login.get("ca.crt").map(|value| value.0.clone());
-    if source.tls == TlsMode::VerifyFull && ca.is_none() {
-        return Err(format!(
-            "Secret {name} has no key ca.crt: add the CA certificate (PEM) of the source, or set spec.source.tls to disable"
-        ));
-    }
+    let source_login = read_login(
+        login,
+        &source.credentials,
+        "spec.source",
+        source.tls,
+        &source.maintenance_database,
+        Speaker::Server,
+    )?;
+    let pgbouncer = find_pgbouncer(migration).map(|pgbouncer| {
+        read_login(
+            console,
+            &pgbouncer.credentials,
+            "spec.traffic.pgbouncer",
+            pgbouncer.tls,
+            CONSOLE,
+            Speaker::Console,
+        )
+    });
     let tls_name = &migration.spec.target.tls.secret_name;
     let tls = tls
         .ok_or_else(|| format!("Secret {tls_name} (spec.target.tls) does not exist: create it with the keys tls.crt, tls.key and ca.crt"))?
@@ -78,22 +95,46 @@ fn read(migration: &ClusterMigration, login: Option<Secret>, tls: Option<Secret>
     for key in ["tls.crt", "tls.key", "ca.crt"] {
         text(&tls, tls_name, key)?;
     }
-    let database = source.maintenance_database.clone();
     Ok(Credentials {
-        source: Login {
-            user: user.clone(),
-            password: password.clone(),
-            database: database.clone(),
-            tls: source.tls,
-            ca,
-        },
         target: Login {
-            user,
-            password,
-            database,
             tls: TlsMode::VerifyFull,
             ca: tls.get("ca.crt").map(|value| value.0.clone()),
+            ..source_login.clone()
         },
+        source: source_login,
+        pgbouncer: pgbouncer.transpose()?,
+    })
+}
+
+/// The login in a Secret that a part of the specification names.
+fn read_login(
+    secret: Option<Secret>,
+    named: &CredentialsRef,
+    part: &str,
+    tls: TlsMode,
+    database: &str,
+    speaker: Speaker,
+) -> Result<Login, String> {
+    let name = &named.secret_name;
+    let data = secret
+        .ok_or_else(|| {
+            format!("Secret {name} ({part}.credentials) does not exist: create it with the keys username and password")
+        })?
+        .data
+        .unwrap_or_default();
+    let ca = data.get("ca.crt").map(|value| value.0.clone());
+    if tls == TlsMode::VerifyFull && ca.is_none() {
+        return Err(format!(
+            "Secret {name} has no key ca.crt: add the CA certificate (PEM), or set {part}.tls to disable"
+        ));
+    }
+    Ok(Login {
+        user: text(&data, name, "username")?,
+        password: text(&data, name, "password")?,
+        database: database.to_owned(),
+        tls,
+        ca,
+        speaker,
     })
 }
 

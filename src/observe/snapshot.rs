@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 
-use super::proxies::Lead;
+use super::{poolers::Pooler, proxies::Lead};
 use crate::{
     address::Address,
     agent::{Desired, Report},
@@ -103,6 +103,8 @@ pub struct Traffic {
     pub editor: Option<String>,
     /// HAProxy pods that are ready or were ready before (not those that still start).
     pub pods: Vec<ProxyPod>,
+    /// Instances of PgBouncer, when the next decision depends on them.
+    pub poolers: Vec<Pooler>,
 }
 
 /// One HAProxy pod.

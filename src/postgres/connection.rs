@@ -10,7 +10,7 @@ use std::{
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::timeout;
-use tokio_postgres::{Client, NoTls, Statement, config::SslMode};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow, Statement, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{address::Address, api::TlsMode};
@@ -79,6 +79,15 @@ impl Error {
     }
 }
 
+/// Who understands what is said in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speaker {
+    /// A PostgreSQL server.
+    Server,
+    /// The admin console of PgBouncer, whose `SET` changes the PgBouncer itself.
+    Console,
+}
+
 /// A login and how its connections are protected.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Login {
@@ -92,6 +101,8 @@ pub struct Login {
     pub tls: TlsMode,
     /// CA certificates (PEM) for `verify-full`.
     pub ca: Option<Vec<u8>>,
+    /// Who is logged in to.
+    pub speaker: Speaker,
 }
 
 impl Login {
@@ -173,9 +184,11 @@ impl Login {
             client,
             prepared: Mutex::default(),
         };
-        session.batch("the session's settings", SESSION_SETTINGS).await?;
-        // Fails without superuser rights, where there is nothing secret to say.
-        let _ = session.batch("the session's logging", SUPERUSER_SETTINGS).await;
+        if self.speaker == Speaker::Server {
+            session.batch("the session's settings", SESSION_SETTINGS).await?;
+            // Fails without superuser rights, where there is nothing secret to say.
+            let _ = session.batch("the session's logging", SUPERUSER_SETTINGS).await;
+        }
         Ok(session)
     }
 
@@ -251,6 +264,24 @@ impl Session {
     pub(super) async fn batch(&self, what: &'static str, sql: &str) -> Result<(), Error> {
         self.within(what, Duration::from_secs(60), self.client.batch_execute(sql))
             .await
+    }
+
+    /// Says something in the simple protocol, the only one that a console speaks, and gives the rows of its answer.
+    ///
+    /// # Errors
+    /// [`Error::Statement`] or [`Error::Deadline`].
+    pub async fn ask(
+        &self,
+        what: &'static str,
+        deadline: Duration,
+        command: &str,
+    ) -> Result<Vec<SimpleQueryRow>, Error> {
+        let messages = self.within(what, deadline, self.client.simple_query(command)).await?;
+        let rows = messages.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        Ok(rows.collect())
     }
 
     /// Runs one statement that gives one row, within a deadline.

@@ -15,7 +15,7 @@ mod stop;
 
 pub use canary::{drop_canary, fetch_canary, write_canary, write_marker};
 pub use configuration::{HBA_FILE, render_hba, render_postgresql};
-pub use connection::{Error, Login, Session};
+pub use connection::{Error, Login, Session, Speaker};
 pub use conninfo::Conninfo;
 pub use lsn::Lsn;
 pub use name::{MemberName, SlotName, quote_configuration, quote_literal, quote_shell};

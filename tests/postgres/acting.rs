@@ -44,6 +44,7 @@ impl Place {
             credentials: Credentials {
                 source: Server::login(),
                 target: Server::login(),
+                pgbouncer: None,
             },
             seen: Snapshot {
                 now: jiff::Timestamp::now(),

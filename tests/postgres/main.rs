@@ -1,6 +1,8 @@
 //! The SQL of the operator does on real servers what its names say.
 
 mod acting;
+mod pgbouncer;
+mod pooling;
 mod rewinding;
 mod servers;
 

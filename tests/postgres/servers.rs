@@ -9,7 +9,7 @@ use std::{
 use mitosis::{
     address::Address,
     api::TlsMode,
-    postgres::{Login, Session},
+    postgres::{Login, Session, Speaker},
 };
 
 /// Where `MITOSIS_POSTGRES` says that the programs are, else where Debian's packages put them; the newest major version that is
@@ -228,6 +228,7 @@ impl Server {
     /// The login for it.
     pub fn login() -> Login {
         Login {
+            speaker: Speaker::Server,
             user: "mitosis".to_owned(),
             password: "it's \"secret\"\\".to_owned(),
             database: "postgres".to_owned(),

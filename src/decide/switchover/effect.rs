@@ -7,6 +7,8 @@ pub enum Effect {
     EndTransactions,
     /// Slot for the old primary, checkpoints and canary, before clients notice anything.
     Prepare,
+    /// PgBouncer lets its clients wait once their transactions have ended.
+    Pause,
     /// HAProxy holds clients.
     Hold,
     /// The old primary will come back as a standby.
@@ -19,6 +21,8 @@ pub enum Effect {
     Promote,
     /// HAProxy leads to the new primary.
     TurnOver,
+    /// PgBouncer lets its clients go on.
+    Resume,
     /// A row written on the new primary shows that writes are taken again.
     Confirm,
     /// Pods are labelled with their roles.
@@ -35,15 +39,17 @@ pub enum Effect {
 
 impl Effect {
     /// Every effect.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::EndTransactions,
         Self::Prepare,
+        Self::Pause,
         Self::Hold,
         Self::Arm,
         Self::Stop,
         Self::ShowReplayed,
         Self::Promote,
         Self::TurnOver,
+        Self::Resume,
         Self::Confirm,
         Self::Label,
         Self::Finish,
@@ -58,12 +64,14 @@ impl Effect {
         match self {
             Self::EndTransactions => "EndTransactions",
             Self::Prepare => "Prepare",
+            Self::Pause => "Pause",
             Self::Hold => "Hold",
             Self::Arm => "Arm",
             Self::Stop => "Stop",
             Self::ShowReplayed => "ShowReplayed",
             Self::Promote => "Promote",
             Self::TurnOver => "TurnOver",
+            Self::Resume => "Resume",
             Self::Confirm => "Confirm",
             Self::Label => "Label",
             Self::Finish => "Finish",

@@ -6,6 +6,7 @@ use crate::{
     decide::{
         bypass::find_bypass,
         members::{conninfo_between, is_told_to_follow},
+        poolers::list_problems,
         routing::find_laggards,
     },
     haproxy::State,
@@ -37,6 +38,7 @@ pub(super) enum Check {
     ProxiesReady,
     FollowersFollow,
     NothingBypasses,
+    PoolersReady,
 }
 
 /// One thing that keeps the gate closed, as a sentence with what cures it.
@@ -73,6 +75,15 @@ pub(super) fn find_obstacles(turn: &Turn<'_>) -> Vec<Obstacle> {
     let generation = routing.map_or(0, |routing| routing.generation);
     for laggard in find_laggards(turn.seen, generation, State::Open) {
         obstacles.push(obstacle(Check::ProxiesReady, format!("HAProxy pod {laggard}")));
+    }
+    for problem in list_problems(turn.seen)
+        .into_iter()
+        .filter(|problem| problem.is_obstacle)
+    {
+        obstacles.push(obstacle(
+            Check::PoolersReady,
+            format!("{}: {}", problem.message, problem.remedy),
+        ));
     }
     let refuses = |traffic: &Traffic| traffic.bypass.policy == BypassPolicy::Refuse;
     if turn.seen.migration.spec.traffic.as_ref().is_some_and(refuses) {
@@ -299,7 +310,7 @@ mod tests {
     #[test]
     fn each_check_alone_keeps_the_gate_closed() {
         type Break = fn(&mut World);
-        let breaks: [(Check, Break); 18] = [
+        let breaks: [(Check, Break); 19] = [
             (Check::MemberSeen, |world| world.lose("a3")),
             (Check::SameCluster, |world| {
                 world.change("a3", |a3| a3.system_identifier = "8".to_owned());
@@ -351,6 +362,10 @@ mod tests {
                 world.bypass();
                 let traffic = world.seen.migration.spec.traffic.as_mut().unwrap();
                 traffic.bypass.policy = BypassPolicy::Refuse;
+            }),
+            (Check::PoolersReady, |world| {
+                world.pool();
+                world.change_pooler(0, |instance| instance.databases[0].paused = true);
             }),
         ];
         for (check, break_it) in breaks {

@@ -16,6 +16,7 @@ pub use table::{Answer, Observation, Row, TABLE, render};
 use super::{
     Action, Advance, Decision, Told,
     members::{conninfo_between, plan_labels},
+    poolers::{list_paused, list_serving},
     replicate::Synchronized,
     routing::plan_switch,
     way_back::way_back_until,
@@ -214,6 +215,8 @@ impl Turn<'_> {
                         .then(|| self.record.id.clone()),
                 },
             ],
+            Effect::Pause => vec![Action::PausePoolers(list_serving(self.seen))],
+            Effect::Resume => vec![Action::ResumePoolers(list_paused(self.seen))],
             Effect::Hold => self.reroute(State::Held),
             Effect::TurnOver | Effect::TurnBack => self.reroute(State::Open),
             Effect::Arm => conninfo_between(self.seen, self.old, self.new)

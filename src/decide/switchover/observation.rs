@@ -6,9 +6,10 @@ use super::{
     table::Observation as Seen,
 };
 use crate::{
-    api::{DesiredPhase, LongTransactions, Proof, Side, Step},
+    api::{DesiredPhase, LongTransactions, OnPauseTimeout, Proof, Side, Step},
     decide::{
         members::{conninfo_between, is_told_to_follow, plan_labels},
+        poolers::{find_busy, find_unseen, list_paused, list_serving},
         routing::{find_laggards, find_unproven, has_held_routes, plan_switch},
     },
     haproxy::State,
@@ -42,13 +43,13 @@ impl Turn<'_> {
         }
         match self.record.step {
             Step::Gate => self.at_gate(),
-            Step::Hold => self.at_proxies(State::Held),
+            Step::Hold => self.at_hold(),
             Step::Arm => self.at_arm(),
             Step::Stop => self.at_old_primary(),
             Step::Prove => self.at_proof(),
             Step::Promote => self.at_promotion(),
             Step::Route => self.at_route(),
-            Step::Release => self.at_proxies(State::Open),
+            Step::Release => self.at_release(),
             Step::Follow => self.at_followers(),
             Step::Finish => self.at_finish(),
             Step::Restore => self.at_restore(),
@@ -100,8 +101,9 @@ impl Turn<'_> {
     /// What the running step was waiting for, for the record of an abort.
     fn waited_for(&self) -> String {
         match self.record.step {
-            Step::Hold => match self.at_proxies(State::Held) {
+            Step::Hold => match self.at_hold() {
                 (Seen::ProxiesBehind, laggard) => format!("HAProxy pod {laggard}"),
+                (Seen::PoolersServing | Seen::PoolersBusy | Seen::PoolersLate, busy) => format!("PgBouncer {busy}"),
                 _ => "HAProxy held too late".to_owned(),
             },
             Step::Arm | Step::Stop => match &self.old.sight {
@@ -151,6 +153,42 @@ impl Turn<'_> {
             .flatten()
     }
 
+    /// PgBouncer comes first: what HAProxy ends is an error for somebody.
+    fn at_hold(&self) -> Observed {
+        self.at_pause().unwrap_or_else(|| self.at_proxies(State::Held))
+    }
+
+    /// What is left to be done at PgBouncer before HAProxy holds; nothing where it waits, or has waited for long enough.
+    fn at_pause(&self) -> Option<Observed> {
+        let pgbouncer = self.seen.migration.spec.traffic.as_ref()?.pgbouncer.as_ref()?;
+        let is_late = self.waiting() > std::time::Duration::from(pgbouncer.pause_timeout).as_secs_f64();
+        if is_late && pgbouncer.on_timeout == OnPauseTimeout::Proceed {
+            return None;
+        }
+        if !is_late && !list_serving(self.seen).is_empty() {
+            return Some(plain(Seen::PoolersServing));
+        }
+        let busy = find_busy(self.seen)?;
+        Some((if is_late { Seen::PoolersLate } else { Seen::PoolersBusy }, busy))
+    }
+
+    /// What is left to be done at PgBouncer once HAProxy leads to the primary. One that is away is not waited for without end: the plan's
+    /// findings name it when it is seen paused later.
+    fn at_resume(&self) -> Option<Observed> {
+        if !list_paused(self.seen).is_empty() {
+            return Some(plain(Seen::PoolersPaused));
+        }
+        let unseen = find_unseen(self.seen).filter(|_| self.waiting() < REACH_PATIENCE)?;
+        Some((Seen::PoolersUnseen, unseen))
+    }
+
+    fn at_release(&self) -> Observed {
+        match self.at_proxies(State::Open) {
+            (Seen::ProxiesDone, detail) => self.at_resume().unwrap_or((Seen::ProxiesDone, detail)),
+            other => other,
+        }
+    }
+
     fn at_proxies(&self, state: State) -> Observed {
         let nothing = match state {
             State::Held => !has_held_routes(self.seen),
@@ -174,7 +212,7 @@ impl Turn<'_> {
     fn at_route(&self) -> Observed {
         let in_time = self.record.deadline.is_none_or(|deadline| self.seen.now <= deadline);
         let awaited = self.seen.migration.spec.switchover.canary && self.record.first_write.is_none() && in_time;
-        match self.at_proxies(State::Open) {
+        match self.at_release() {
             (Seen::NoRoutes | Seen::ProxiesDone, _) if awaited => plain(Seen::Unconfirmed),
             other => other,
         }

@@ -28,6 +28,16 @@ pub enum Observation {
     AddressUnknown,
     /// There is no route that the step concerns.
     NoRoutes,
+    /// Databases of PgBouncer are not paused.
+    PoolersServing,
+    /// Databases of PgBouncer are paused, and transactions have not ended yet or an instance was not seen.
+    PoolersBusy,
+    /// The same, for longer than it may take.
+    PoolersLate,
+    /// Clients are led to the primary, and databases of PgBouncer are paused.
+    PoolersPaused,
+    /// Clients are led to the primary, and an instance of PgBouncer was not seen.
+    PoolersUnseen,
     /// The routing does not say what the step wants.
     ProxiesUntold,
     /// The routing says it, and not every HAProxy pod does it yet.
@@ -203,6 +213,23 @@ pub const TABLE: &[Row] = &[
     enter(Step::Hold, Seen::NoRoutes, Step::Stop, "there is no client to hold"),
     act(
         Step::Hold,
+        Seen::PoolersServing,
+        Effect::Pause,
+        "PgBouncer is told to let its clients wait",
+    ),
+    wait(
+        Step::Hold,
+        Seen::PoolersBusy,
+        "transactions that go through PgBouncer have not ended yet",
+    ),
+    enter(
+        Step::Hold,
+        Seen::PoolersLate,
+        Step::Restore,
+        "transactions that go through PgBouncer did not end within spec.traffic.pgbouncer.pauseTimeout",
+    ),
+    act(
+        Step::Hold,
         Seen::ProxiesUntold,
         Effect::Hold,
         "HAProxy is told to hold clients",
@@ -332,6 +359,17 @@ pub const TABLE: &[Row] = &[
         Step::Route,
         Seen::ProxiesBehind,
         "not every HAProxy pod leads to the new primary",
+    ),
+    act(
+        Step::Route,
+        Seen::PoolersPaused,
+        Effect::Resume,
+        "HAProxy leads to the new primary; PgBouncer is told to go on",
+    ),
+    wait(
+        Step::Route,
+        Seen::PoolersUnseen,
+        "an instance of PgBouncer was not seen, and may be paused still",
     ),
     act(
         Step::Route,
@@ -480,6 +518,17 @@ pub const TABLE: &[Row] = &[
         Step::Release,
         Seen::ProxiesBehind,
         "not every HAProxy pod leads to the old primary",
+    ),
+    act(
+        Step::Release,
+        Seen::PoolersPaused,
+        Effect::Resume,
+        "HAProxy leads to the old primary; PgBouncer is told to go on",
+    ),
+    wait(
+        Step::Release,
+        Seen::PoolersUnseen,
+        "an instance of PgBouncer was not seen, and may be paused still",
     ),
     enter(
         Step::Release,
