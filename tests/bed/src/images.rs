@@ -5,6 +5,7 @@ mod debian;
 mod haproxy;
 mod layout;
 mod mitosis;
+mod pgbouncer;
 mod postgres;
 
 use std::fs;
@@ -25,6 +26,8 @@ pub enum Image {
     Postgres(u8),
     /// `haproxy:<version>`: HAProxy 2.6 or 3.0, user 99.
     Haproxy(&'static str),
+    /// `pgbouncer:<version>`: PgBouncer 1.18 or 1.24, user 70.
+    Pgbouncer(&'static str),
     /// `busybox:1`: a shell and small tools.
     Busybox,
     /// `pause:1`: holds the namespaces of a pod.
@@ -61,6 +64,7 @@ impl Image {
         match self {
             Self::Postgres(major) => postgres::build(*major, cache, progress),
             Self::Haproxy(version) => haproxy::build(version, cache, progress),
+            Self::Pgbouncer(version) => pgbouncer::build(version, cache, progress),
             Self::Busybox => busybox::busybox(cache, progress),
             Self::Pause => busybox::pause(cache, progress),
             Self::Mitosis { binary } => mitosis::build(binary.as_deref(), cache, progress),
@@ -79,9 +83,13 @@ impl FromStr for Image {
             "postgres:18" => Self::Postgres(18),
             "haproxy:2.6" => Self::Haproxy("2.6"),
             "haproxy:3.0" => Self::Haproxy("3.0"),
+            "pgbouncer:1.18" => Self::Pgbouncer("1.18"),
+            "pgbouncer:1.24" => Self::Pgbouncer("1.24"),
             "busybox" => Self::Busybox,
             "pause" => Self::Pause,
-            _ => bail!("no image {text}: use mitosis, postgres:15, 17 or 18, haproxy:2.6 or 3.0, busybox or pause"),
+            _ => bail!(
+                "no image {text}: use mitosis, postgres:15, 17 or 18, haproxy:2.6 or 3.0, pgbouncer:1.18 or 1.24, busybox or pause"
+            ),
         })
     }
 }

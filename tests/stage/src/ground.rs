@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::{IDENTITY, Load, Migration, Servers, Stage, through_haproxy, until};
+use crate::{IDENTITY, Load, Migration, Servers, Stage, Way, pgbouncer, through_haproxy, until};
 
 /// Scale of pgbench's data: 2 is 200,000 accounts, about 30 MB.
 const SCALE: u32 = 2;
@@ -31,9 +31,15 @@ impl<'a> Ground<'a> {
         stage.reset()?;
         // An earlier ground took it away.
         stage.kubectl(&["scale", "deployment", "mitosis", "--replicas=1"])?;
-        stage.cluster.apply(&stage.example()?)?;
+        stage.start_pgbouncer()?;
         let migration = Migration::new(stage, "shop");
-        stage.start_load(Load::mixed(SCALE))?;
+        stage.cluster.apply(&stage.example()?)?;
+        migration.patch(&json!({"spec": {"traffic": {"pgbouncer": pgbouncer()}}}).to_string())?;
+        // pgbench, whose transactions have several statements, comes through PgBouncer; the ledger tells what HAProxy's own clients see.
+        stage.start_load(Load {
+            pgbench: Way::Pgbouncer,
+            ..Load::mixed(SCALE)
+        })?;
         migration.wait_ready("Replicating", SEEDED)?;
         stage.kubectl(&["scale", "deployment", "mitosis", "--replicas=0"])?;
         until("the operator's pod is gone", Duration::from_secs(60), || {

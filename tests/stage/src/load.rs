@@ -16,12 +16,10 @@ use mitosis_ledger::{Encryption, Endpoint, Options, Report, Summary, Window, che
 use mitosis_site::{Pgbench, PgbenchOptions, Site};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{Servers, Stage, until};
+use crate::{Servers, Stage, pgbouncer::POOLED_ADDRESS, until};
 
 /// ClusterIP of HAProxy's Service, by which the application was told to connect.
 pub const WRITE_ADDRESS: &str = "10.96.100.10";
-/// Ledger clients that keep their session.
-const LONG: u32 = 6;
 /// What writes beside the ledger's clients that keep their session.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
@@ -29,8 +27,61 @@ pub struct Load {
     pub scale: u32,
     /// Transactions of pgbench a second, by 4 clients.
     pub rate: u32,
+    /// Ledger clients that keep their session.
+    pub long: u32,
     /// Ledger clients that open a session for each row.
     pub short: u32,
+    /// Milliseconds between the rows of a ledger client.
+    pub pace: u64,
+    /// Through what the ledger's clients write.
+    pub ledger: Way,
+    /// Through what pgbench writes.
+    pub pgbench: Way,
+}
+
+/// Through what clients reach the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Way {
+    /// HAProxy's write route.
+    Haproxy,
+    /// PgBouncer, and behind it HAProxy's write route.
+    Pgbouncer,
+}
+
+impl Way {
+    const fn host(self) -> &'static str {
+        match self {
+            Self::Haproxy => WRITE_ADDRESS,
+            Self::Pgbouncer => POOLED_ADDRESS,
+        }
+    }
+
+    const fn port(self) -> u16 {
+        match self {
+            Self::Haproxy => 5432,
+            Self::Pgbouncer => 6432,
+        }
+    }
+
+    /// PgBouncer, in the same cluster as its clients, is spoken to without TLS.
+    const fn encryption(self) -> Encryption {
+        match self {
+            Self::Haproxy => Encryption::Require,
+            Self::Pgbouncer => Encryption::Disable,
+        }
+    }
+
+    const fn sslmode(self) -> &'static str {
+        match self {
+            Self::Haproxy => "require",
+            Self::Pgbouncer => "disable",
+        }
+    }
+
+    fn name(self) -> String {
+        let value = clap::ValueEnum::to_possible_value(&self);
+        value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 impl Load {
@@ -40,7 +91,11 @@ impl Load {
         Self {
             scale,
             rate: 25,
+            long: 6,
             short: 2,
+            pace: 25,
+            ledger: Way::Haproxy,
+            pgbench: Way::Haproxy,
         }
     }
 
@@ -50,7 +105,11 @@ impl Load {
         Self {
             scale,
             rate: 50,
+            long: 6,
             short: 0,
+            pace: 25,
+            ledger: Way::Haproxy,
+            pgbench: Way::Haproxy,
         }
     }
 }
@@ -80,7 +139,14 @@ impl Stage {
         let output = fs::File::create(self.cluster.state().path("load.log"))?;
         let process = Command::new(stage_program()?)
             .arg("load")
-            .args([format!("--rate={}", load.rate), format!("--short={}", load.short)])
+            .args([
+                format!("--rate={}", load.rate),
+                format!("--long={}", load.long),
+                format!("--short={}", load.short),
+                format!("--pace={}", load.pace),
+                format!("--ledger={}", load.ledger.name()),
+                format!("--pgbench={}", load.pgbench.name()),
+            ])
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -103,6 +169,14 @@ impl Stage {
         })?;
         self.say("load", "pgbench and the ledger's clients write through HAProxy");
         Ok(())
+    }
+
+    /// What the load that has ended says of itself.
+    ///
+    /// # Errors
+    /// There was none.
+    pub fn load_summary(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.cluster.state().path("load.log"))?)
     }
 
     /// Ends the load and compares every acknowledged row with every server.
@@ -171,10 +245,11 @@ fn is_load(pid: u32) -> bool {
 ///
 /// # Errors
 /// The site is not up.
-pub fn carry(rate: u32, short: u32) -> Result<()> {
+pub fn carry(load: Load) -> Result<()> {
     let state = State::open()?;
     let site = Site::open(state.root())?;
     let credentials = site.credentials()?;
+    let (by, pgbench_by) = (load.ledger, load.pgbench);
     let address: SocketAddr = format!("{WRITE_ADDRESS}:5432").parse()?;
     until("HAProxy is there", Duration::from_hours(24), || {
         Ok(TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
@@ -182,28 +257,30 @@ pub fn carry(rate: u32, short: u32) -> Result<()> {
     let pgbench = Pgbench::start(
         &site,
         &PgbenchOptions {
-            host: WRITE_ADDRESS.to_owned(),
-            port: 5432,
+            host: pgbench_by.host().to_owned(),
+            port: pgbench_by.port(),
             user: "app".to_owned(),
             password: credentials.app.clone(),
             database: "app".to_owned(),
-            sslmode: "require".to_owned(),
-            rate,
+            sslmode: pgbench_by.sslmode().to_owned(),
+            rate: load.rate,
             clients: 4,
         },
     );
     let options = Options {
         endpoint: Endpoint::new(
             &format!(
-                "host={WRITE_ADDRESS} port=5432 user=app dbname=app password={}",
+                "host={} port={} user=app dbname=app password={}",
+                by.host(),
+                by.port(),
                 credentials.app
             ),
-            &Encryption::Require,
+            &by.encryption(),
         )?,
         log: state.path("ledger.log"),
-        clients: LONG,
-        short,
-        pace: Duration::from_millis(25),
+        clients: load.long,
+        short: load.short,
+        pace: Duration::from_millis(load.pace),
     };
     let runtime = tokio::runtime::Runtime::new()?;
     // A service that has just got its first pods may still cut the first connection.

@@ -122,6 +122,7 @@ impl Stage {
                 .trim()
                 .is_empty())
         })?;
+        self.stop_pgbouncer()?;
         self.site.reset()?;
         self.provide()?;
         self.bed.progress().step("stage", "put back to its beginning");

@@ -13,7 +13,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use mitosis_stage::{Load, Migration, NAMESPACE, Servers, Stage, through_haproxy, until};
+use mitosis_ledger::{Entry, RunLog};
+use mitosis_stage::{Load, Migration, NAMESPACE, Servers, Stage, Way, pgbouncer, through_haproxy, until};
 use serde_json::{Value, json};
 
 const SEEDED: Duration = Duration::from_secs(240);
@@ -79,6 +80,11 @@ fn write(stage: &Stage, name: &str, text: &str) -> Result<String> {
 
 /// Brings the target to follow the source, with load through HAProxy.
 fn replicate<'a>(stage: &'a Stage, manifest: &str) -> Result<Migration<'a>> {
+    replicate_under(stage, manifest, Load::mixed(SCALE))
+}
+
+/// The same with another load.
+fn replicate_under<'a>(stage: &'a Stage, manifest: &str, load: Load) -> Result<Migration<'a>> {
     stage.cluster.apply(manifest)?;
     let migration = Migration::new(stage, "shop");
     until("HAProxy pods are ready", Duration::from_secs(90), || {
@@ -92,7 +98,7 @@ fn replicate<'a>(stage: &'a Stage, manifest: &str) -> Result<Migration<'a>> {
         ])?;
         Ok(ready == "2")
     })?;
-    stage.start_load(Load::mixed(SCALE))?;
+    stage.start_load(load)?;
     migration.wait_ready("Replicating", SEEDED)?;
     Ok(migration)
 }
@@ -492,6 +498,100 @@ fn connect_past_haproxy(stage: &Stage) -> Result<()> {
         format!("(sleep 600 | PGPASSWORD={password} PGSSLMODE=require PGAPPNAME=nightly {psql}) >/dev/null 2>&1 &");
     let a2 = stage.site.member(mitosis_site::Member::A2);
     a2.shell(&command, Duration::from_secs(5)).map(drop)
+}
+
+/// Switches there in even rounds and back in odd ones, until everybody follows.
+fn switch(migration: &Migration<'_>, round: u32) -> Result<()> {
+    let (phase, ready) = match round % 2 {
+        0 => ("Switched", "RollbackAvailable"),
+        _ => ("RolledBack", "CutoverReady"),
+    };
+    migration.patch(&format!(r#"{{"spec":{{"phase":"{phase}"}}}}"#))?;
+    migration.watch(&format!("jsonpath={{.status.phase}}={phase}"), SWITCHED)?;
+    migration.watch("jsonpath={.status.switchover.step}=Done", SWITCHED)?;
+    migration.watch(&format!("condition={ready}"), SWITCHED)
+}
+
+#[test]
+fn with_pgbouncer_before_haproxy_no_statement_fails_in_twenty_switches() -> Result<()> {
+    let stage = stage();
+    stage.start_pgbouncer()?;
+    let load = Load {
+        long: 8,
+        short: 2,
+        ledger: Way::Pgbouncer,
+        pgbench: Way::Pgbouncer,
+        ..Load::mixed(SCALE)
+    };
+    let manifest = example(&stage, &json!({"traffic": {"pgbouncer": pgbouncer()}}))?;
+    let migration = replicate_under(&stage, &manifest, load)?;
+    until("there is no finding", REFUSED, || {
+        Ok(migration.status("/plan/findings")? == "[]")
+    })?;
+    for round in 0..20 {
+        switch(&migration, round)?;
+    }
+    let servers = stage.servers()?;
+    let names: Vec<&str> = servers.names().collect();
+    let report = stage.judge(&servers, &names)?;
+    println!("{report}");
+    ensure!(report.good, "the ledger's verdict: {report}");
+    ensure!(report.errors.is_empty(), "statements failed: {:?}", report.errors);
+    let summary = stage.load_summary()?;
+    ensure!(summary.contains("aborted: 0"), "pgbench: {summary}");
+    Ok(())
+}
+
+/// Errors of each ledger client in each of these spans of time, in microseconds; with what they were.
+fn list_errors(stage: &Stage, spans: &[(i64, i64)]) -> Result<Vec<(u32, Vec<String>)>> {
+    let runs = RunLog::read(&stage.ledger_file())?;
+    let mut found = Vec::new();
+    for (from, to) in spans {
+        for (client, entries) in runs.iter().flat_map(|run| &run.clients) {
+            let kinds = entries.iter().filter_map(|entry| match entry {
+                Entry::Row { at, kind, outcome, .. } if !kind.is_empty() && (from..=to).contains(&at) => {
+                    Some(format!("{outcome:?} {kind}"))
+                }
+                _ => None,
+            });
+            found.push((*client, kinds.collect()));
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn through_haproxy_a_switch_costs_each_open_session_at_most_one_error_and_refuses_no_new_connection() -> Result<()> {
+    let stage = stage();
+    let load = Load {
+        long: 8,
+        short: 12,
+        pace: 200,
+        ..Load::mixed(SCALE)
+    };
+    let migration = replicate_under(&stage, &stage.example()?, load)?;
+    let mut spans = Vec::new();
+    for round in 0..4 {
+        let from = jiff::Timestamp::now().as_microsecond();
+        switch(&migration, round)?;
+        spans.push((from, jiff::Timestamp::now().as_microsecond()));
+    }
+    let servers = stage.servers()?;
+    let names: Vec<&str> = servers.names().collect();
+    let report = stage.judge(&servers, &names)?;
+    println!("{report}");
+    ensure!(report.good, "the ledger's verdict: {report}");
+    let errors = list_errors(&stage, &spans)?;
+    ensure!(errors.len() == 4 * 20, "{} clients in all spans", errors.len());
+    for (client, kinds) in errors {
+        ensure!(kinds.len() <= 1, "client {client} got {kinds:?} in one switch");
+        let turned_away = |kind: &String| ["refused", "timeout"].iter().any(|word| kind.contains(word));
+        ensure!(
+            !kinds.iter().any(turned_away),
+            "client {client} was turned away: {kinds:?}"
+        );
+    }
+    Ok(())
 }
 
 #[test]
