@@ -306,7 +306,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::haproxy::{Route, RouteKind, State};
+    use crate::haproxy::{Form, Route, RouteKind, State};
 
     fn leading_to(port: u16, generation: u64) -> Configuration {
         let route = Route {
@@ -315,7 +315,7 @@ mod tests {
             to: vec![Address::new("10.0.0.1", port).unwrap()],
             kind: RouteKind::Primary,
         };
-        Configuration::new(generation, State::Open, vec![route]).unwrap()
+        Configuration::new(Form::Whole, generation, State::Open, vec![route]).unwrap()
     }
 
     /// A held HAProxy 3.0 that shows a server's new address in its second answer only, as seen in 3 of 60 releases under load.

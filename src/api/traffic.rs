@@ -111,11 +111,31 @@ pub enum BypassPolicy {
     Refuse,
 }
 
-/// The HAProxy that leads clients.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// The HAProxy that leads clients: deployed by the operator, or your own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.managed) != has(self.own)")
+    .message("HAProxy is either managed, or own: your pods with the agent beside HAProxy"))]
+#[x_kube(validation = Rule::new("has(self.managed) == has(oldSelf.managed)")
+    .message("spec.traffic.haproxy cannot change between managed and own: its clients would be led by neither"))]
 pub struct Haproxy {
     /// HAProxy pods that the operator deploys, with the `mitosis agent` beside each.
-    pub managed: ManagedHaproxy,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<ManagedHaproxy>,
+    /// Your own HAProxy pods: the routes are a file beside your configuration, which the `mitosis agent` in each pod sees to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnHaproxy>,
+}
+
+/// HAProxy pods of your own, in the namespace of the `ClusterMigration`, with the `mitosis agent` beside HAProxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnHaproxy {
+    /// Labels of the pods.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 16))]
+    pub selector: BTreeMap<String, String>,
+    /// ServiceAccount of the pods, which is given the right to read the routing, ConfigMap `NAME-routing`.
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account_name: String,
 }
 
 /// HAProxy pods that the operator deploys as `NAME-haproxy`.

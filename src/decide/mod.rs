@@ -6,6 +6,7 @@ mod ending;
 mod members;
 mod poolers;
 mod preflight;
+mod proxies;
 mod rehearsal;
 mod replicate;
 mod rewind;
@@ -73,6 +74,7 @@ pub fn decide(seen: &Snapshot, agent_image: &str) -> Decided {
     let mut findings = preflight::find(seen);
     findings.extend(bypass::find_bypass(seen));
     findings.extend(poolers::find_in_poolers(seen));
+    findings.extend(proxies::find_in_proxies(seen));
     let decision = decide_from(seen, agent_image, &findings);
     let no_way_back = match seen.primaries().as_slice() {
         [primary] if primary.side == Side::Target => way_back::find_way_back(seen, primary).err(),

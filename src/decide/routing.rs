@@ -5,7 +5,7 @@ use crate::{
     address::{Address, Port},
     agent::{Desired, Report},
     api::{PostgresRole, Side},
-    haproxy::{Configuration, Route, RouteKind, RouteName, State},
+    haproxy::{Configuration, Form, Route, RouteKind, RouteName, State},
     observe::{Lead, Member, ProxyPod, Snapshot},
     resources::{Kind, build_haproxy, build_routing, listen_port, routing_name},
 };
@@ -41,13 +41,17 @@ pub fn plan_configuration(
             };
             Ok(Route {
                 name: RouteName::try_from(route.name.as_str())?,
-                listen: Port::try_from(listen_port(route.port))?,
+                listen: Port::try_from(listen_port(&traffic.haproxy, route.port))?,
                 kind,
                 to,
             })
         })
         .collect::<Result<_, String>>()?;
-    Configuration::new(generation, state, routes)
+    let form = match traffic.haproxy.own {
+        Some(_) => Form::Included,
+        None => Form::Whole,
+    };
+    Configuration::new(form, generation, state, routes)
 }
 
 /// The address that HAProxy connects to: a member of the target by the ClusterIP of its Service, which needs no DNS at a reload.

@@ -101,14 +101,17 @@ fn validate_traffic(traffic: &Traffic) -> Result<(), String> {
     for text in &traffic.bypass.addresses {
         parse_network(text).map_err(|error| format!("spec.traffic.bypass.addresses: {error}"))?;
     }
+    for (key, value) in traffic.haproxy.own.iter().flat_map(|own| &own.selector) {
+        validate_label(key, value).map_err(|error| format!("spec.traffic.haproxy.own.selector: {error}"))?;
+    }
     if let Some(pgbouncer) = &traffic.pgbouncer {
         validate_pgbouncer(pgbouncer).map_err(|error| format!("spec.traffic.pgbouncer.{error}"))?;
     }
     let mut ports = BTreeSet::from([AGENT_PORT]);
     for route in &traffic.routes {
-        if !ports.insert(listen_port(route.port)) {
+        if !ports.insert(listen_port(&traffic.haproxy, route.port)) {
             return Err(format!(
-                "spec.traffic.routes, {}: port {} is taken inside the HAProxy pods (8405 and 30000 + each port below 1024 are): choose another",
+                "spec.traffic.routes, {}: port {} is taken inside the HAProxy pods (8405 is, and where they are managed 30000 + each port below 1024): choose another",
                 route.name, route.port
             ));
         }

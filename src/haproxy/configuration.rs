@@ -37,6 +37,28 @@ impl FromStr for State {
     }
 }
 
+/// How much of HAProxy's configuration this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// All of it.
+    Whole,
+    /// A file beside those of the user, whose `global` section stays theirs.
+    Included,
+}
+
+impl Form {
+    pub(super) const ALL: [Self; 2] = [Self::Whole, Self::Included];
+
+    /// Where the file makes HAProxy listen for commands. The user's files may have a socket of their own.
+    #[must_use]
+    pub const fn admin_socket(self) -> &'static str {
+        match self {
+            Self::Whole => "/run/haproxy/admin.sock",
+            Self::Included => "/run/haproxy/mitosis.sock",
+        }
+    }
+}
+
 /// What a route leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteKind {
@@ -83,6 +105,7 @@ pub struct Route {
 /// A complete configuration of HAProxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
+    form: Form,
     generation: u64,
     state: State,
     routes: Vec<Route>,
@@ -90,15 +113,13 @@ pub struct Configuration {
 
 /// Connections that HAProxy takes at most, in all and on each frontend.
 pub(super) const MAXCONN: u32 = 5000;
-/// Where the file makes HAProxy listen for commands.
-pub(super) const ADMIN_SOCKET: &str = "/run/haproxy/admin.sock";
 
 impl Configuration {
     /// A configuration of these routes.
     ///
     /// # Errors
     /// A sentence: there is no route, a name or port is used twice, or a route leads to too few or too many addresses.
-    pub fn new(generation: u64, state: State, routes: Vec<Route>) -> Result<Self, String> {
+    pub fn new(form: Form, generation: u64, state: State, routes: Vec<Route>) -> Result<Self, String> {
         if routes.is_empty() {
             return Err("HAProxy would listen on no port: add a route".to_owned());
         }
@@ -122,10 +143,17 @@ impl Configuration {
             }
         }
         Ok(Self {
+            form,
             generation,
             state,
             routes,
         })
+    }
+
+    /// How much of HAProxy's configuration it is.
+    #[must_use]
+    pub const fn form(&self) -> Form {
+        self.form
     }
 
     /// Its number; a later configuration has a higher one.
@@ -166,28 +194,34 @@ impl Configuration {
                 && mine.kind == theirs.kind
                 && mine.to.len() == theirs.to.len()
         };
-        self.routes.len() == other.routes.len() && self.routes.iter().zip(&other.routes).all(alike)
+        self.form == other.form
+            && self.routes.len() == other.routes.len()
+            && self.routes.iter().zip(&other.routes).all(alike)
     }
 
-    /// The whole `haproxy.cfg`, for HAProxy 2.4 and later.
+    /// The file, for HAProxy 2.4 and later.
     ///
     /// It listens on IPv4 and IPv6. Where the kernel has no IPv6, set `MITOSIS_BIND=0.0.0.0` in the environment of
     /// HAProxy's container. A name that does not resolve leaves its server without an address instead of refusing the
     /// whole file: one wrong static route must not stop a switchover.
     #[must_use]
     pub fn render(&self) -> String {
+        let limits = match self.form {
+            Form::Whole => format!(
+                "    # Sessions of a former configuration end with it.\n    hard-stop-after 1s\n    maxconn {MAXCONN}\n"
+            ),
+            // They would be those of the user's own proxies as well.
+            Form::Included => String::new(),
+        };
         let mut text = format!(
             "\
 # Written by mitosis: changes made here by hand are lost.
 global
     # {state}
     setenv MITOSIS_GENERATION {generation}
-    stats socket {ADMIN_SOCKET} mode 660 level admin expose-fd listeners
-    # Sessions of a former configuration end with it.
-    hard-stop-after 1s
-    maxconn {MAXCONN}
-
-defaults
+    stats socket {socket} mode 660 level admin expose-fd listeners
+{limits}
+defaults mitosis
     mode tcp
     timeout connect 1s
     timeout client 24h
@@ -196,7 +230,10 @@ defaults
     option clitcpka
     option srvtcpka
     default-server init-addr libc,none
+    # What another configuration had set of a server is none of this one's.
+    load-server-state-from-file none
 ",
+            socket = self.form.admin_socket(),
             state = self.state.as_str(),
             generation = self.generation,
         );
@@ -208,14 +245,14 @@ defaults
 
     fn render_route(&self, route: &Route, text: &mut String) {
         let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a String takes every write");
-        line(format_args!("\nfrontend {}", route.name.frontend()));
+        line(format_args!("\nfrontend {} from mitosis", route.name.frontend()));
         // The backlog is where clients wait while the route is held.
         line(format_args!(
             "    bind \"${{MITOSIS_BIND-::}}\":{} v4v6 backlog 4096",
             route.listen
         ));
         line(format_args!("    default_backend {}", route.name.backend()));
-        line(format_args!("\nbackend {}", route.name.backend()));
+        line(format_args!("\nbackend {} from mitosis", route.name.backend()));
         line(format_args!("    {}", route.kind.mark()));
         let held = self.state == State::Held && route.kind.is_held();
         if held {

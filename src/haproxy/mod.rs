@@ -9,7 +9,7 @@ mod statistics;
 mod version;
 
 use configuration::MAXCONN;
-pub use configuration::{Configuration, Route, RouteKind, State};
+pub use configuration::{Configuration, Form, Route, RouteKind, State};
 pub use name::RouteName;
 pub use process::Processes;
 pub use runtime::{Admin, Lead, Master, Reload, RuntimeError};

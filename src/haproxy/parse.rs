@@ -1,6 +1,6 @@
 //! Reading a configuration that this version of Mitosis rendered.
 
-use super::{Configuration, Route, RouteKind, State};
+use super::{Configuration, Form, Route, RouteKind, State};
 
 impl Configuration {
     /// The configuration that renders to exactly this text.
@@ -8,7 +8,7 @@ impl Configuration {
     /// # Errors
     /// A sentence: the text was written by hand or by another version of Mitosis.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut generation = None;
+        let (mut form, mut generation) = (None, None);
         let mut state = None;
         let mut routes: Vec<Route> = Vec::new();
         let (mut name, mut listen, mut kind) = (None, None, None);
@@ -16,11 +16,14 @@ impl Configuration {
             let words: Vec<&str> = line.trim_start_matches("# ").split(' ').collect();
             kind = RouteKind::ALL.into_iter().find(|kind| kind.mark() == line).or(kind);
             match words[..] {
+                ["stats", "socket", socket, ..] => {
+                    form = Form::ALL.into_iter().find(|form| form.admin_socket() == socket);
+                }
                 ["setenv", "MITOSIS_GENERATION", number] => generation = number.parse().ok(),
                 [word] if state.is_none() => state = word.parse::<State>().ok(),
-                ["frontend", text] => name = text.strip_prefix("fe_").map(str::parse).transpose()?,
+                ["frontend", text, "from", _] => name = text.strip_prefix("fe_").map(str::parse).transpose()?,
                 ["bind", bind, ..] => listen = bind.rsplit(':').next().map(str::parse).transpose()?,
-                ["backend", _] => {
+                ["backend", _, "from", _] => {
                     routes.push(Route {
                         name: name.take().ok_or("a backend has no frontend before it")?,
                         listen: listen.take().ok_or("a frontend has no port")?,
@@ -39,6 +42,7 @@ impl Configuration {
             }
         }
         let configuration = Self::new(
+            form.ok_or("its socket is none of mitosis")?,
             generation.ok_or("MITOSIS_GENERATION is not set")?,
             state.ok_or("it does not say open or held")?,
             routes,
@@ -80,16 +84,20 @@ mod tests {
         ];
         let name = "[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?";
         let routes = proptest::collection::btree_map(1..=u16::MAX, (name, kind), 1..6);
-        (any::<u64>(), any::<bool>(), routes).prop_filter_map("names differ", |(generation, held, routes)| {
-            let routes = routes.into_iter().map(|(port, (name, (kind, to)))| Route {
-                name: name.parse().unwrap(),
-                listen: port.try_into().unwrap(),
-                to,
-                kind,
-            });
-            let state = if held { State::Held } else { State::Open };
-            Configuration::new(generation, state, routes.collect()).ok()
-        })
+        let form = prop_oneof![Just(Form::Whole), Just(Form::Included)];
+        (form, any::<u64>(), any::<bool>(), routes).prop_filter_map(
+            "names differ",
+            |(form, generation, held, routes)| {
+                let routes = routes.into_iter().map(|(port, (name, (kind, to)))| Route {
+                    name: name.parse().unwrap(),
+                    listen: port.try_into().unwrap(),
+                    to,
+                    kind,
+                });
+                let state = if held { State::Held } else { State::Open };
+                Configuration::new(form, generation, state, routes.collect()).ok()
+            },
+        )
     }
 
     proptest! {
@@ -152,7 +160,9 @@ mod tests {
             to: vec!["10.0.0.1:5432".parse().unwrap()],
             kind: RouteKind::Primary,
         };
-        let text = Configuration::new(1, State::Held, vec![route]).unwrap().render();
+        let text = Configuration::new(Form::Whole, 1, State::Held, vec![route])
+            .unwrap()
+            .render();
         assert!(Configuration::parse(&text).is_ok());
         assert!(Configuration::parse(&(text.clone() + "    server x 10.0.0.9:1\n")).is_err());
         assert!(Configuration::parse(text.trim_end()).is_err());
@@ -166,7 +176,7 @@ mod tests {
             to: to.iter().map(|text| text.parse().unwrap()).collect(),
             kind,
         };
-        let refused = |routes| Configuration::new(1, State::Open, routes).unwrap_err();
+        let refused = |routes| Configuration::new(Form::Whole, 1, State::Open, routes).unwrap_err();
         let one = || route("write", 1, &["a:1"], RouteKind::Primary);
         assert!(refused(vec![]).contains("add a route"));
         assert!(refused(vec![one(), route("write", 2, &["a:1"], RouteKind::Static)]).contains("rename"));

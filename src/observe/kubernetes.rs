@@ -16,10 +16,8 @@ use serde::de::DeserializeOwned;
 use super::{Error, JobState, Objects, within};
 use crate::{
     agent::Desired,
-    api::{
-        ANNOTATION_HASH, ClusterMigration, FIELD_MANAGER, LABEL_COMPONENT, LABEL_MEMBER, LABEL_MIGRATION, LABEL_ROLE,
-    },
-    resources::{Kind, haproxy_name, routing_name},
+    api::{ANNOTATION_HASH, ClusterMigration, FIELD_MANAGER, LABEL_MEMBER, LABEL_MIGRATION, LABEL_ROLE},
+    resources::{Kind, haproxy_name, haproxy_selector, routing_name},
 };
 
 /// A ready or once ready HAProxy pod.
@@ -41,8 +39,6 @@ pub struct Found {
     pub routing: Option<Desired>,
     /// Who last wrote data of it besides the operator.
     pub editor: Option<String>,
-    /// HAProxy pods.
-    pub proxies: Vec<ProxyPodPlace>,
 }
 
 /// Reads every object of a migration.
@@ -105,12 +101,10 @@ pub async fn fetch_objects(client: &Client, migration: &ClusterMigration) -> Res
     let config = configs
         .iter()
         .find(|config| config.name_any() == routing_name(migration));
-    let proxies = pods.iter().filter_map(proxy_place).collect();
     Ok(Found {
         objects,
         routing: config.and_then(read_routing),
         editor: config.and_then(read_editor),
-        proxies,
     })
 }
 
@@ -133,14 +127,22 @@ pub async fn fetch_traffic(
     client: &Client,
     migration: &ClusterMigration,
 ) -> Result<(Option<Desired>, Vec<ProxyPodPlace>), Error> {
+    tokio::try_join!(fetch_routing(client, migration), list_proxies(client, migration))
+}
+
+/// Lists the HAProxy pods.
+///
+/// # Errors
+/// The API server does not answer in time or refuses.
+pub async fn list_proxies(client: &Client, migration: &ClusterMigration) -> Result<Vec<ProxyPodPlace>, Error> {
+    let Some(traffic) = &migration.spec.traffic else {
+        return Ok(Vec::new());
+    };
     let namespace = migration.metadata.namespace.as_deref().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let of_haproxy = ListParams::default().labels(&format!(
-        "{LABEL_MIGRATION}={},{LABEL_COMPONENT}=haproxy",
-        migration.metadata.name.as_deref().unwrap_or_default()
-    ));
-    let (routing, pods) = tokio::try_join!(fetch_routing(client, migration), within(pods.list(&of_haproxy)))?;
-    Ok((routing, pods.items.iter().filter_map(proxy_place).collect()))
+    let of_haproxy = ListParams::default().labels(&haproxy_selector(migration, &traffic.haproxy));
+    let found = within(pods.list(&of_haproxy)).await?;
+    Ok(found.items.iter().filter_map(proxy_place).collect())
 }
 
 struct Lister<'a> {
@@ -323,9 +325,7 @@ fn read_routing(config: &ConfigMap) -> Option<Desired> {
 
 /// Pods that may serve clients: those with an address that are not ending. One that never became ready serves nobody yet.
 fn proxy_place(pod: &Pod) -> Option<ProxyPodPlace> {
-    if pod.labels().get(LABEL_COMPONENT).map(String::as_str) != Some("haproxy")
-        || pod.metadata.deletion_timestamp.is_some()
-    {
+    if pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let status = pod.status.as_ref()?;

@@ -211,16 +211,17 @@ async fn fetch_everything(
     client: &Client,
     migration: &ClusterMigration,
 ) -> Result<(Remembered, Option<Option<Desired>>, Option<String>), Error> {
-    let (found, credentials, poolers) = futures::future::try_join3(
+    let (found, credentials, places, poolers) = futures::future::try_join4(
         Box::pin(kubernetes::fetch_objects(client, migration)),
         secrets::fetch_credentials(client, migration),
+        kubernetes::list_proxies(client, migration),
         poolers::list_places(client, migration),
     )
     .await?;
     let kept = Remembered {
         credentials,
         objects: found.objects,
-        places: found.proxies,
+        places,
         poolers,
         told: false,
     };

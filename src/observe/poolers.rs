@@ -1,6 +1,6 @@
 //! Instances of PgBouncer: which there are, and what each says.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
@@ -13,6 +13,7 @@ use crate::{
     api::ClusterMigration,
     pgbouncer::{Instance, fetch_databases, fetch_settings},
     postgres::{self, Login},
+    resources::render_selector,
 };
 
 /// How long a look at one instance may take while clients wait.
@@ -76,11 +77,6 @@ pub async fn list_places(client: &Client, migration: &ClusterMigration) -> Resul
         }));
     }
     Ok(places)
-}
-
-fn render_selector(labels: &BTreeMap<String, String>) -> String {
-    let terms = labels.iter().map(|(key, value)| format!("{key}={value}"));
-    terms.collect::<Vec<_>>().join(",")
 }
 
 /// Looks at instances, all at once.

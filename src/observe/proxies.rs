@@ -114,11 +114,10 @@ impl Leads {
 
 /// The port inside the pods of the first route that leads to the primary.
 fn find_port(migration: &ClusterMigration) -> Option<u16> {
-    let routes = migration.spec.traffic.iter().flat_map(|traffic| &traffic.routes);
-    let route = routes
-        .into_iter()
-        .find(|route| route.postgres == Some(PostgresRole::Primary))?;
-    Some(listen_port(route.port))
+    let traffic = migration.spec.traffic.as_ref()?;
+    let mut routes = traffic.routes.iter();
+    let route = routes.find(|route| route.postgres == Some(PostgresRole::Primary))?;
+    Some(listen_port(&traffic.haproxy, route.port))
 }
 
 async fn ask(login: &Login, primary: &Address, proxy: SocketAddr, expected: &Server) -> Lead {

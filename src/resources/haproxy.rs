@@ -1,5 +1,7 @@
 //! Objects of the managed HAProxy: Deployment with the agent beside it, Service, the agent's rights, and the routing.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
 };
 use crate::{
     agent::Desired,
-    api::{ClusterMigration, LABEL_COMPONENT, LABEL_MIGRATION, Traffic},
+    api::{ClusterMigration, Haproxy, LABEL_COMPONENT, LABEL_MIGRATION, ManagedHaproxy, Traffic},
 };
 
 /// Port of the agent's read-only report.
@@ -28,10 +30,33 @@ pub fn routing_name(migration: &ClusterMigration) -> String {
     format!("{}-routing", migration.metadata.name.as_deref().unwrap_or_default())
 }
 
-/// Port that HAProxy listens on inside its pod: it runs without the right to bind ports below 1024.
+/// Port that HAProxy listens on inside its pod: where the operator deploys it, it runs without the right to bind ports below 1024.
 #[must_use]
-pub const fn listen_port(port: u16) -> u16 {
-    if port < 1024 { port + 30_000 } else { port }
+pub const fn listen_port(haproxy: &Haproxy, port: u16) -> u16 {
+    if port < 1024 && haproxy.managed.is_some() {
+        port + 30_000
+    } else {
+        port
+    }
+}
+
+/// Labels by which the HAProxy pods are found, as a selector.
+#[must_use]
+pub fn haproxy_selector(migration: &ClusterMigration, haproxy: &Haproxy) -> String {
+    match &haproxy.own {
+        Some(own) => render_selector(&own.selector),
+        None => format!(
+            "{LABEL_MIGRATION}={},{LABEL_COMPONENT}=haproxy",
+            migration.metadata.name.as_deref().unwrap_or_default()
+        ),
+    }
+}
+
+/// Labels as a selector. They were validated.
+#[must_use]
+pub fn render_selector(labels: &BTreeMap<String, String>) -> String {
+    let terms = labels.iter().map(|(key, value)| format!("{key}={value}"));
+    terms.collect::<Vec<_>>().join(",")
 }
 
 /// The routing as the agents read it.
@@ -41,19 +66,26 @@ pub fn build_routing(migration: &ClusterMigration, routing: &Desired) -> Wanted 
     Wanted::new(Kind::ConfigMap, migration, &routing_name(migration), "routing", body)
 }
 
-/// Everything that runs HAProxy.
+/// The right of the HAProxy pods to read the routing, and everything that runs HAProxy where the operator deploys it.
 #[must_use]
 pub fn build_haproxy(migration: &ClusterMigration, traffic: &Traffic, agent_image: &str) -> Vec<Wanted> {
     let name = haproxy_name(migration);
+    let account = traffic
+        .haproxy
+        .own
+        .as_ref()
+        .map_or(&name, |own| &own.service_account_name);
+    let mut wanted = build_rights(migration, account);
+    if let Some(managed) = &traffic.haproxy.managed {
+        wanted.extend(build_managed(migration, traffic, managed, agent_image));
+    }
+    wanted
+}
+
+fn build_rights(migration: &ClusterMigration, account: &str) -> Vec<Wanted> {
+    let name = haproxy_name(migration);
     let object = |kind, body| Wanted::new(kind, migration, &name, "haproxy", body);
-    let selector = json!({LABEL_MIGRATION: migration.metadata.name, LABEL_COMPONENT: "haproxy"});
-    let ports: Vec<Value> = traffic
-        .routes
-        .iter()
-        .map(|route| json!({"name": route.name, "port": route.port, "targetPort": listen_port(route.port)}))
-        .collect();
     vec![
-        object(Kind::ServiceAccount, json!({"automountServiceAccountToken": false})),
         object(
             Kind::Role,
             json!({"rules": [{
@@ -67,9 +99,28 @@ pub fn build_haproxy(migration: &ClusterMigration, traffic: &Traffic, agent_imag
             Kind::RoleBinding,
             json!({
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": migration.metadata.namespace}],
+                "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": migration.metadata.namespace}],
             }),
         ),
+    ]
+}
+
+fn build_managed(
+    migration: &ClusterMigration,
+    traffic: &Traffic,
+    managed: &ManagedHaproxy,
+    agent_image: &str,
+) -> Vec<Wanted> {
+    let name = haproxy_name(migration);
+    let object = |kind, body| Wanted::new(kind, migration, &name, "haproxy", body);
+    let selector = json!({LABEL_MIGRATION: migration.metadata.name, LABEL_COMPONENT: "haproxy"});
+    let ports: Vec<Value> = traffic
+        .routes
+        .iter()
+        .map(|route| json!({"name": route.name, "port": route.port, "targetPort": listen_port(&traffic.haproxy, route.port)}))
+        .collect();
+    vec![
+        object(Kind::ServiceAccount, json!({"automountServiceAccountToken": false})),
         object(
             Kind::PodDisruptionBudget,
             json!({"spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}}}),
@@ -78,7 +129,7 @@ pub fn build_haproxy(migration: &ClusterMigration, traffic: &Traffic, agent_imag
         object(
             Kind::Deployment,
             json!({"spec": {
-                "replicas": traffic.haproxy.managed.replicas,
+                "replicas": managed.replicas,
                 "selector": {"matchLabels": selector},
                 "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
                 "template": {
@@ -87,7 +138,7 @@ pub fn build_haproxy(migration: &ClusterMigration, traffic: &Traffic, agent_imag
                         LABEL_COMPONENT: "haproxy",
                         "app.kubernetes.io/managed-by": "mitosis",
                     }},
-                    "spec": pod(migration, &name, &traffic.haproxy.managed.image, agent_image),
+                    "spec": pod(migration, &name, &managed.image, agent_image),
                 },
             }}),
         ),

@@ -8,7 +8,10 @@ mod probe;
 mod seeding;
 mod wanted;
 
-pub use haproxy::{AGENT_PORT, build_haproxy, build_routing, haproxy_name, listen_port, routing_name};
+pub use haproxy::{
+    AGENT_PORT, build_haproxy, build_routing, haproxy_name, haproxy_selector, listen_port, render_selector,
+    routing_name,
+};
 pub use member::{
     CA_FILE, Plan, SOURCE_CA_FILE, build_claim, build_configuration, build_role_services, build_services,
     build_stateful_set, external_name, member_host,

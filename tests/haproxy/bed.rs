@@ -14,7 +14,7 @@ use std::{
 use mitosis::{
     address::Address,
     agent::{Desired, Haproxy, Report, Wish, drive},
-    haproxy::{Configuration, Route, RouteKind, State},
+    haproxy::{Configuration, Form, Route, RouteKind, State},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -105,9 +105,13 @@ pub async fn request(port: u16) -> io::Result<String> {
     timeout(Duration::from_secs(10), exchange(&mut stream)).await?
 }
 
+/// Configuration of a user who has proxies of their own.
+const USERS_FILE: &str = "users.cfg";
+
 /// HAProxy and its agent.
 pub struct Bed {
     directory: TempDir,
+    form: Form,
     pub port: u16,
     haproxy: Option<Child>,
     wishes: UnboundedSender<Wish>,
@@ -118,13 +122,24 @@ pub struct Bed {
 impl Bed {
     /// As a pod starts: the file of the init container, HAProxy, the agent.
     pub async fn start(to: &[&Echo]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        Self::prepare(Form::Whole, None, to).await
+    }
+
+    /// As a pod of the user's own starts, with a configuration beside that of Mitosis.
+    pub async fn start_beside(users: &str, to: &[&Echo]) -> Self {
+        Self::prepare(Form::Included, Some(users), to).await
+    }
+
+    async fn prepare(form: Form, users: Option<&str>, to: &[&Echo]) -> Self {
+        let port = free_port().await;
         let directory = tempfile::tempdir().unwrap();
+        if let Some(users) = users {
+            fs::write(directory.path().join(USERS_FILE), users).unwrap();
+        }
         let (wishes, agent, reports) = start_agent(&directory);
         let mut bed = Self {
             directory,
+            form,
             port,
             haproxy: None,
             wishes,
@@ -140,11 +155,12 @@ impl Bed {
     pub fn start_haproxy(&mut self) {
         let directory = self.directory.path();
         let log = File::create(directory.join("log")).unwrap();
+        let files: Vec<_> = [USERS_FILE, "haproxy.cfg"].map(|name| directory.join(name)).into();
+        let files = files.into_iter().filter(|file| file.exists());
         let child = Command::new("haproxy")
             .args(["-W", "-db", "-S"])
             .arg(format!("{}/master.sock,level,admin", directory.display()))
-            .arg("-f")
-            .arg(directory.join("haproxy.cfg"))
+            .args(files.flat_map(|file| ["-f".into(), file.into_os_string()]))
             .env("MITOSIS_BIND", "127.0.0.1")
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -180,7 +196,7 @@ impl Bed {
             to: to.to_vec(),
             kind: RouteKind::Primary,
         };
-        Configuration::new(generation, state, vec![route]).unwrap()
+        Configuration::new(self.form, generation, state, vec![route]).unwrap()
     }
 
     /// The file with the socket of this test.
@@ -188,7 +204,12 @@ impl Bed {
         let socket = self.directory.path().join("admin.sock");
         configuration
             .render()
-            .replace("/run/haproxy/admin.sock", socket.to_str().unwrap())
+            .replace(self.form.admin_socket(), socket.to_str().unwrap())
+    }
+
+    /// Changes the user's file.
+    pub fn write_users(&self, text: &str) {
+        fs::write(self.directory.path().join(USERS_FILE), text).unwrap();
     }
 
     pub fn wish(&self, generation: u64, state: State, to: &[&Echo]) {
@@ -207,7 +228,7 @@ impl Bed {
             } else {
                 vec![]
             },
-            configuration: text.replace("/run/haproxy/admin.sock", socket.to_str().unwrap()),
+            configuration: text.replace(self.form.admin_socket(), socket.to_str().unwrap()),
         };
         self.wishes
             .send(Wish {
@@ -236,6 +257,12 @@ impl Drop for Bed {
             child.wait().unwrap();
         }
     }
+}
+
+/// A port that nobody listens on.
+pub async fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    free.local_addr().unwrap().port()
 }
 
 fn addresses(to: &[&Echo]) -> Vec<Address> {

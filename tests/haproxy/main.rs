@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bed::{Bed, Echo, TALK, WORK, request};
+use bed::{Bed, Echo, TALK, WORK, exchange, free_port, request};
 use mitosis::{
     agent::{Report, ReportState, router},
     haproxy::State,
@@ -106,6 +106,63 @@ async fn a_hold_is_not_kept_up_by_a_client_that_left_its_statement_nor_by_one_th
     bed.until("generation 3 runs", |report| report.is_running(3)).await;
     assert_eq!(request(bed.port).await.unwrap(), "B");
     drop(deaf);
+}
+
+/// A configuration with a proxy of the user's own, limits and defaults that nobody else wants.
+fn users(port: u16, to: &Echo) -> String {
+    format!(
+        "global\n    maxconn 300\ndefaults\n    mode tcp\n    timeout connect 1s\n    timeout client 1m\n    timeout server 1m\n    retries 0\n\
+         listen users\n    bind 127.0.0.1:{port}\n    server one {}\n",
+        to.address
+    )
+}
+
+/// The user's proxies and those of Mitosis share a HAProxy, and neither is disturbed by the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_configuration_of_the_users_own_clients_are_held_and_led_and_the_users_are_not_disturbed() {
+    let (a, b, own) = (Echo::start("A").await, Echo::start("B").await, Echo::start("own").await);
+    let port = free_port().await;
+    let mut bed = Bed::start_beside(&users(port, &own), &[&a]).await;
+    bed.wish(1, State::Open, &[&a]);
+    bed.until("generation 1 runs", |report| report.is_running(1)).await;
+    let mut session = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    assert_eq!(exchange(&mut session).await.unwrap(), "own");
+
+    bed.wish(2, State::Held, &[&a]);
+    bed.until("it is held", |report| report.is_holding(2)).await;
+    let waiting = tokio::spawn(request(bed.port));
+    assert_eq!(
+        request(port).await.unwrap(),
+        "own",
+        "a hold is none of the user's proxies"
+    );
+    bed.wish(3, State::Open, &[&b]);
+    bed.until("generation 3 runs", |report| report.is_running(3)).await;
+    assert_eq!(waiting.await.unwrap().unwrap(), "B");
+    assert_eq!(
+        exchange(&mut session).await.unwrap(),
+        "own",
+        "the user's session was ended"
+    );
+
+    // What the user breaks is told, and what ran goes on.
+    bed.write_users("nonsense\n");
+    bed.wish(4, State::Open, &[&a]);
+    let report = bed
+        .until("the refusal is told", |report| report.state == ReportState::Failed)
+        .await;
+    println!("{:?}", report.error);
+    assert_eq!(
+        (
+            request(bed.port).await.unwrap().as_str(),
+            request(port).await.unwrap().as_str()
+        ),
+        ("B", "own")
+    );
+    bed.write_users(&users(port, &own));
+    bed.wish(5, State::Open, &[&a]);
+    bed.until("generation 5 runs", |report| report.is_running(5)).await;
+    assert_eq!(request(bed.port).await.unwrap(), "A");
 }
 
 /// What HAProxy refuses is reported, and the former configuration goes on.

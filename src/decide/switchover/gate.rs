@@ -7,6 +7,7 @@ use crate::{
         bypass::find_bypass,
         members::{conninfo_between, is_told_to_follow},
         poolers::list_problems,
+        proxies::find_former_workers,
         routing::find_laggards,
     },
     haproxy::State,
@@ -39,6 +40,7 @@ pub(super) enum Check {
     FollowersFollow,
     NothingBypasses,
     PoolersReady,
+    NoFormerWorkers,
 }
 
 /// One thing that keeps the gate closed, as a sentence with what cures it.
@@ -76,6 +78,8 @@ pub(super) fn find_obstacles(turn: &Turn<'_>) -> Vec<Obstacle> {
     for laggard in find_laggards(turn.seen, generation, State::Open) {
         obstacles.push(obstacle(Check::ProxiesReady, format!("HAProxy pod {laggard}")));
     }
+    let former = turn.seen.traffic.pods.iter().filter_map(find_former_workers);
+    obstacles.extend(former.map(|message| obstacle(Check::NoFormerWorkers, format!("HAProxy pod {message}"))));
     for problem in list_problems(turn.seen)
         .into_iter()
         .filter(|problem| problem.is_obstacle)
@@ -310,7 +314,7 @@ mod tests {
     #[test]
     fn each_check_alone_keeps_the_gate_closed() {
         type Break = fn(&mut World);
-        let breaks: [(Check, Break); 19] = [
+        let breaks: [(Check, Break); 20] = [
             (Check::MemberSeen, |world| world.lose("a3")),
             (Check::SameCluster, |world| {
                 world.change("a3", |a3| a3.system_identifier = "8".to_owned());
@@ -362,6 +366,9 @@ mod tests {
                 world.bypass();
                 let traffic = world.seen.migration.spec.traffic.as_mut().unwrap();
                 traffic.bypass.policy = BypassPolicy::Refuse;
+            }),
+            (Check::NoFormerWorkers, |world| {
+                world.seen.traffic.pods[0].report.as_mut().unwrap().old_workers = 1;
             }),
             (Check::PoolersReady, |world| {
                 world.pool();

@@ -87,7 +87,7 @@ async fn turn_over(stage: &Stage, pods: &[String], rounds: usize) -> Result<(Vec
     for _ in 0..rounds {
         for (state, times) in [(State::Held, &mut held), (State::Open, &mut released)] {
             generation += 1;
-            let next = Configuration::new(generation, state, configuration.routes().to_vec());
+            let next = Configuration::new(configuration.form(), generation, state, configuration.routes().to_vec());
             let data = Desired::from(&next.map_err(anyhow::Error::msg)?).to_data();
             let began = Instant::now();
             let patch = Patch::Merge(json!({"data": data}));

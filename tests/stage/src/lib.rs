@@ -26,6 +26,6 @@ pub use migration::{Migration, until};
 pub use operator::{Operator, Trap};
 pub use pgbouncer::{POOLED_ADDRESS, pgbouncer};
 pub use probing::Probing;
-pub use proxies::{IDENTITY, through_haproxy};
+pub use proxies::{IDENTITY, through_haproxy, through_pods};
 pub use servers::{ServerState, Servers};
 pub use stage::{NAMESPACE, Stage};

@@ -12,14 +12,15 @@ pub const IDENTITY: &str = "SELECT pg_is_in_recovery()::text || ' ' || inet_serv
 /// # Errors
 /// A pod does not lead to a server, or they lead to different ones.
 pub fn through_haproxy(stage: &Stage, servers: &Servers) -> Result<String> {
-    let ips = stage.kubectl(&[
-        "get",
-        "pods",
-        "-l",
-        "pgmitosis.dev/component=haproxy",
-        "-o",
-        "jsonpath={.items[*].status.podIP}",
-    ])?;
+    through_pods(stage, servers, "pgmitosis.dev/component=haproxy")
+}
+
+/// The same for HAProxy pods that a selector finds.
+///
+/// # Errors
+/// As before.
+pub fn through_pods(stage: &Stage, servers: &Servers, selector: &str) -> Result<String> {
+    let ips = stage.kubectl(&["get", "pods", "-l", selector, "-o", "jsonpath={.items[*].status.podIP}"])?;
     let mut answers = Vec::new();
     for ip in ips.split_whitespace() {
         answers.push(servers.sql_at(ip, 5432, "postgres", IDENTITY)?);

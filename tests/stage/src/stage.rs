@@ -241,10 +241,22 @@ impl Stage {
     /// # Errors
     /// The file is not there.
     pub fn example(&self) -> Result<String> {
-        let file = checkout().join("examples/clustermigration.yaml");
-        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = read_example("clustermigration.yaml")?;
         Ok(text.replace("postgres:15", &format!("postgres:{}", self.major)))
     }
+
+    /// The example of an own HAProxy.
+    ///
+    /// # Errors
+    /// The file is not there.
+    pub fn own_haproxy(&self) -> Result<String> {
+        read_example("own-haproxy.yaml")
+    }
+}
+
+fn read_example(name: &str) -> Result<String> {
+    let file = checkout().join("examples").join(name);
+    std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// The checkout that this program was built from.

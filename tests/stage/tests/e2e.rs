@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mitosis_ledger::{Entry, RunLog};
-use mitosis_stage::{Load, Migration, NAMESPACE, Servers, Stage, Way, pgbouncer, through_haproxy, until};
+use mitosis_stage::{Load, Migration, NAMESPACE, Servers, Stage, Way, pgbouncer, through_haproxy, through_pods, until};
 use serde_json::{Value, json};
 
 const SEEDED: Duration = Duration::from_secs(240);
@@ -85,13 +85,18 @@ fn replicate<'a>(stage: &'a Stage, manifest: &str) -> Result<Migration<'a>> {
 
 /// The same with another load.
 fn replicate_under<'a>(stage: &'a Stage, manifest: &str, load: Load) -> Result<Migration<'a>> {
+    replicate_behind(stage, manifest, load, "shop-haproxy")
+}
+
+/// The same with HAProxy pods of another Deployment.
+fn replicate_behind<'a>(stage: &'a Stage, manifest: &str, load: Load, haproxy: &str) -> Result<Migration<'a>> {
     stage.cluster.apply(manifest)?;
     let migration = Migration::new(stage, "shop");
     until("HAProxy pods are ready", Duration::from_secs(90), || {
         let ready = stage.kubectl(&[
             "get",
             "deployment",
-            "shop-haproxy",
+            haproxy,
             "--ignore-not-found",
             "-o",
             "jsonpath={.status.readyReplicas}",
@@ -539,6 +544,67 @@ fn with_pgbouncer_before_haproxy_no_statement_fails_in_twenty_switches() -> Resu
     ensure!(report.errors.is_empty(), "statements failed: {:?}", report.errors);
     let summary = stage.load_summary()?;
     ensure!(summary.contains("aborted: 0"), "pgbench: {summary}");
+    Ok(())
+}
+
+/// The Service of the application's address leads to pods of the user's own; it goes with the migration.
+const LED_BY_EDGE: &str =
+    r#"{"metadata": {"labels": {"pgmitosis.dev/migration": "shop"}}, "spec": {"selector": {"app": "edge"}}}"#;
+
+/// Takes the user's own HAProxy away when the test ends, however it does.
+struct Edge<'a>(&'a Stage, String);
+
+impl Drop for Edge<'_> {
+    fn drop(&mut self) {
+        let arguments = [
+            "delete",
+            "-f",
+            &self.1,
+            "--ignore-not-found",
+            "--wait=true",
+            "--timeout=60s",
+        ];
+        if let Err(error) = self.0.kubectl(&arguments) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+#[test]
+fn haproxy_pods_of_the_users_own_are_led_by_a_file_beside_their_configuration_and_one_that_comes_later_too()
+-> Result<()> {
+    let stage = stage();
+    let file = write(&stage, "own-haproxy.yaml", &stage.own_haproxy()?)?;
+    stage.kubectl(&["apply", "-f", &file])?;
+    let edge = Edge(&stage, file);
+    stage.kubectl(&["patch", "service", "shop-haproxy", "--type=merge", "-p", LED_BY_EDGE])?;
+    let own = json!({"managed": null, "own": {"selector": {"app": "edge"}, "serviceAccountName": "edge"}});
+    let manifest = example(&stage, &json!({"traffic": {"haproxy": own}}))?;
+    let migration = replicate_behind(&stage, &manifest, Load::mixed(SCALE), "edge")?;
+    let servers = stage.servers()?;
+    until("there is no finding", REFUSED, || {
+        Ok(migration.status("/plan/findings")? == "[]")
+    })?;
+    for (round, leads) in [(0, "false 10.244."), (1, "false 10.20.0.11")] {
+        switch(&migration, round)?;
+        let through = through_pods(&stage, &servers, "app=edge")?;
+        ensure!(through.starts_with(leads), "HAProxy leads to {through}");
+    }
+    let certificate = migration.get()?["status"]["switchover"]["certificate"]["routes"].clone();
+    let reached = certificate.as_array().context("no routes")?;
+    ensure!(
+        reached.len() == 2 && reached.iter().all(|pod| pod["reached"] == true),
+        "{certificate}"
+    );
+    stage.kubectl(&["scale", "deployment", "edge", "--replicas=3"])?;
+    stage.kubectl(&["rollout", "status", "deployment", "edge", "--timeout=60s"])?;
+    switch(&migration, 2)?;
+    let through = through_pods(&stage, &servers, "app=edge")?;
+    ensure!(through.starts_with("false 10.244."), "HAProxy leads to {through}");
+    let names: Vec<&str> = servers.names().collect();
+    let report = stage.judge(&servers, &names)?;
+    drop(edge);
+    ensure!(report.good, "the ledger's verdict: {report}");
     Ok(())
 }
 

@@ -1,0 +1,121 @@
+//! What would go wrong with HAProxy pods of the user's own, found long before the switch.
+
+use crate::{
+    api::{Finding, Severity},
+    observe::{ProxyPod, Snapshot},
+};
+
+/// Sessions of a former worker stay where they were led, and no command ends them.
+pub fn find_former_workers(pod: &ProxyPod) -> Option<String> {
+    let count = pod.report.as_ref()?.old_workers;
+    (count > 0).then(|| {
+        format!(
+            "{} has {count} former workers, whose sessions no command ends: set hard-stop-after in its global section, or wait until they leave",
+            pod.name
+        )
+    })
+}
+
+/// What is wrong with HAProxy pods of the user's own, as findings.
+pub fn find_in_proxies(seen: &Snapshot) -> Vec<Finding> {
+    let traffic = seen.migration.spec.traffic.as_ref();
+    if traffic.is_none_or(|traffic| traffic.haproxy.own.is_none()) || seen.traffic.routing.is_none() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut tell = |message: String, remedy: &str| {
+        found.push(Finding {
+            check: "haproxy".to_owned(),
+            severity: Severity::Warn,
+            member: None,
+            message,
+            remedy: remedy.to_owned(),
+        });
+    };
+    if seen.traffic.pods.is_empty() {
+        tell(
+            "no HAProxy pod was found".to_owned(),
+            "correct spec.traffic.haproxy.own.selector, or start one",
+        );
+    }
+    for pod in &seen.traffic.pods {
+        match &pod.report {
+            None => tell(
+                format!("no agent answers in HAProxy pod {}", pod.name),
+                "put `mitosis agent` beside HAProxy (docs/own-haproxy.md), and let the operator's pods reach port 8405 of it",
+            ),
+            Some(report) => {
+                if let Some(error) = &report.error {
+                    tell(
+                        format!("the agent in HAProxy pod {} says: {error}", pod.name),
+                        "see its log, and docs/own-haproxy.md for how HAProxy and the agent are put together",
+                    );
+                }
+            }
+        }
+        if let Some(message) = find_former_workers(pod) {
+            tell(
+                format!("HAProxy pod {message}"),
+                "without it, a switch waits for them as soon as it holds clients",
+            );
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::{OwnHaproxy, Step},
+        decide::world::World,
+        haproxy::State,
+    };
+
+    fn own() -> World {
+        let mut world = World::switching(Step::Gate);
+        let haproxy = &mut world.seen.migration.spec.traffic.as_mut().unwrap().haproxy;
+        haproxy.managed = None;
+        haproxy.own = Some(OwnHaproxy {
+            selector: [("app".to_owned(), "edge".to_owned())].into(),
+            service_account_name: "edge".to_owned(),
+        });
+        world.route(false, 3, State::Open);
+        world
+    }
+
+    fn told(world: &World) -> Vec<String> {
+        find_in_proxies(&world.seen)
+            .into_iter()
+            .map(|finding| finding.message)
+            .collect()
+    }
+
+    #[test]
+    fn haproxy_with_an_agent_that_runs_what_it_should_has_no_finding() {
+        assert_eq!(told(&own()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_keeps_haproxy_from_being_led_is_told_with_its_pod() {
+        type Break = fn(&mut World);
+        let breaks: [(&str, Break); 4] = [
+            ("no HAProxy pod was found", |world| world.seen.traffic.pods.clear()),
+            ("no agent answers in HAProxy pod haproxy-1", |world| {
+                world.seen.traffic.pods[0].report = None;
+            }),
+            ("haproxy-2 says: no master", |world| {
+                world.seen.traffic.pods[1].report.as_mut().unwrap().error = Some("no master".to_owned());
+            }),
+            ("haproxy-1 has 2 former workers", |world| {
+                world.seen.traffic.pods[0].report.as_mut().unwrap().old_workers = 2;
+            }),
+        ];
+        for (words, break_it) in breaks {
+            let mut world = own();
+            break_it(&mut world);
+            let told = told(&world);
+            assert!(told.len() == 1 && told[0].contains(words), "{words}: {told:?}");
+        }
+    }
+}
