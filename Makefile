@@ -52,7 +52,7 @@ test: check test-versions
 	CELLS=few $(CARGO) test --locked --package mitosis-stage --test crash -- --nocapture
 	$(STAGE) down
 
-# The longer matrix: every point at which an operator can end, with what comes after. CELLS=TEXT chooses cells by name.
+# The longer matrix: every point at which an operator can end, with what comes after. CELLS="TEXT|TEXT" chooses cells by name.
 test-faults: tools
 	$(CARGO) build --quiet --package mitosis-stage --bins
 	$(CARGO) build --quiet --package pg-mitosis --bin mitosis --features crash-points

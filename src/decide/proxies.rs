@@ -48,7 +48,7 @@ pub fn find_in_proxies(seen: &Snapshot) -> Vec<Finding> {
                 if let Some(error) = &report.error {
                     tell(
                         format!("the agent in HAProxy pod {} says: {error}", pod.name),
-                        "see its log, and docs/own-haproxy.md for how HAProxy and the agent are put together",
+                        "see the logs of HAProxy, which may not start with these routes, and of the agent; docs/own-haproxy.md tells how both are put together",
                     );
                 }
             }
