@@ -6,7 +6,7 @@ use kube::{KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CredentialsRef, TlsMode};
+use super::{CredentialsRef, Side, TlsMode};
 
 /// How clients are led to the primary, to standbys and to other services of the active side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -159,10 +159,10 @@ fn default_image() -> String {
     "haproxy:3.0".to_owned()
 }
 
-/// One port that HAProxy listens on: either for PostgreSQL or for any other TCP service.
+/// One port that HAProxy listens on: for PostgreSQL, for a pooler before it, or for any other TCP service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = Rule::new("has(self.postgres) != has(self.static)")
-    .message("a route has either postgres: Primary or Replicas, or static: with the addresses of both sides"))]
+#[x_kube(validation = Rule::new("[has(self.postgres), has(self.pooler), has(self.static)].filter(given, given).size() == 1")
+    .message("a route has one of postgres: Primary or Replicas, pooler: or static: with the addresses of both sides"))]
 pub struct Route {
     /// Name of the route: lower-case letters, digits and `-`, at most 15 characters.
     #[schemars(length(min = 1, max = 15))]
@@ -175,6 +175,9 @@ pub struct Route {
     /// The route leads to PostgreSQL members in this role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresRole>,
+    /// The route leads to a pooler of the active side, such as PgPool2, which leads to its primary. It is held like a route to the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooler: Option<PoolerRoute>,
     /// The route leads to fixed addresses of the active side.
     #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
     pub fixed: Option<StaticRoute>,
@@ -189,6 +192,31 @@ pub enum PostgresRole {
     Replicas,
 }
 
+/// Addresses of a pooler on both sides, each as `host:port`; IP addresses are turned over fastest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolerRoute {
+    /// Where it leads while the source is primary.
+    #[schemars(length(min = 1, max = 32), inner(length(max = 260)))]
+    pub source: Vec<String>,
+    /// Where it leads while the target is primary.
+    #[schemars(length(min = 1, max = 32), inner(length(max = 260)))]
+    pub target: Vec<String>,
+    /// How the operator connects through it to see where it leads, with the login of `spec.source.credentials`. Default: verify-full.
+    #[serde(default)]
+    pub tls: TlsMode,
+}
+
+impl PoolerRoute {
+    /// Where it leads while a side is primary.
+    #[must_use]
+    pub const fn of(&self, side: Side) -> &Vec<String> {
+        match side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
+        }
+    }
+}
+
 /// Addresses of a TCP service on both sides, each as `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StaticRoute {
@@ -198,4 +226,15 @@ pub struct StaticRoute {
     /// Where it leads after the switch.
     #[schemars(length(min = 1, max = 32), inner(length(max = 260)))]
     pub target: Vec<String>,
+}
+
+impl StaticRoute {
+    /// Where it leads while a side is primary.
+    #[must_use]
+    pub const fn of(&self, side: Side) -> &Vec<String> {
+        match side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::{
+    address::Address,
     api::{Bypass, Finding, Severity},
     observe::{Member, Snapshot},
     postgres::Clients,
@@ -69,10 +70,12 @@ fn list_strangers<'a>(seen: &Snapshot, bypass: &Bypass, primary: &'a Member) -> 
         return Vec::new();
     };
     let is_proxy = |address: &IpAddr| seen.traffic.pods.iter().any(|pod| pod.addresses.contains(address));
+    let poolers: Vec<IpAddr> = list_poolers(seen, primary);
     // The way of our own sessions is the way of HAProxy's: where a gateway translates addresses, both come from there.
     let comes_from_there = |address: &IpAddr| {
         server.our_address.as_ref() == Some(address)
             || is_proxy(address)
+            || poolers.contains(address)
             || allowed.iter().any(|network| network.contains(address))
     };
     let clients = server.clients.iter();
@@ -80,6 +83,16 @@ fn list_strangers<'a>(seen: &Snapshot, bypass: &Bypass, primary: &'a Member) -> 
         .filter(|clients| {
             !bypass.users.contains(&clients.user) && !clients.address.as_ref().is_some_and(comes_from_there)
         })
+        .collect()
+}
+
+/// Poolers of the primary's side that routes lead to: their sessions are of clients that come through HAProxy.
+fn list_poolers(seen: &Snapshot, primary: &Member) -> Vec<IpAddr> {
+    let routes = seen.migration.spec.traffic.iter().flat_map(|traffic| &traffic.routes);
+    let poolers = routes.filter_map(|route| route.pooler.as_ref());
+    let addresses = poolers.flat_map(|pooler| pooler.of(primary.side));
+    addresses
+        .filter_map(|text| text.parse::<Address>().ok()?.host.as_str().parse().ok())
         .collect()
 }
 

@@ -27,17 +27,12 @@ pub fn plan_configuration(
         .routes
         .iter()
         .map(|route| {
-            let (kind, to) = match (&route.postgres, &route.fixed) {
-                (Some(PostgresRole::Primary), _) => (RouteKind::Primary, vec![proxied(seen, primary)?]),
-                (Some(PostgresRole::Replicas), _) => (RouteKind::Replicas, replicas(seen, primary)?),
-                (None, Some(fixed)) => (
-                    RouteKind::Static,
-                    addresses(match primary.side {
-                        Side::Source => &fixed.source,
-                        Side::Target => &fixed.target,
-                    })?,
-                ),
-                (None, None) => return Err(format!("route {} leads nowhere", route.name)),
+            let (kind, to) = match (&route.postgres, &route.pooler, &route.fixed) {
+                (Some(PostgresRole::Primary), ..) => (RouteKind::Primary, vec![proxied(seen, primary)?]),
+                (Some(PostgresRole::Replicas), ..) => (RouteKind::Replicas, replicas(seen, primary)?),
+                (None, Some(pooler), _) => (RouteKind::Pooler, addresses(pooler.of(primary.side))?),
+                (None, None, Some(fixed)) => (RouteKind::Static, addresses(fixed.of(primary.side))?),
+                (None, None, None) => return Err(format!("route {} leads nowhere", route.name)),
             };
             Ok(Route {
                 name: RouteName::try_from(route.name.as_str())?,
@@ -161,7 +156,7 @@ pub fn has_held_routes(seen: &Snapshot) -> bool {
     let traffic = seen.migration.spec.traffic.iter();
     traffic
         .flat_map(|traffic| &traffic.routes)
-        .any(|route| route.postgres.is_some())
+        .any(|route| route.postgres.is_some() || route.pooler.is_some())
 }
 
 fn is_at(report: &Report, generation: u64, state: State) -> bool {
@@ -174,7 +169,7 @@ fn is_at(report: &Report, generation: u64, state: State) -> bool {
 /// A HAProxy pod through which the primary was not reached, where a route leads to it.
 pub fn find_unproven(seen: &Snapshot) -> Option<&str> {
     let mut routes = seen.migration.spec.traffic.iter().flat_map(|traffic| &traffic.routes);
-    routes.find(|route| route.postgres == Some(PostgresRole::Primary))?;
+    routes.find(|route| route.postgres == Some(PostgresRole::Primary) || route.pooler.is_some())?;
     let is_open = |pod: &&ProxyPod| matches!(pod.lead, Lead::Unknown | Lead::Elsewhere(_));
     let mut pods = seen.traffic.pods.iter();
     pods.find(is_open).map(|pod| pod.name.as_str())

@@ -119,7 +119,11 @@ fn validate_traffic(traffic: &Traffic) -> Result<(), String> {
             .fixed
             .iter()
             .flat_map(|both| both.source.iter().chain(&both.target));
-        for address in fixed {
+        let poolers = route
+            .pooler
+            .iter()
+            .flat_map(|both| both.source.iter().chain(&both.target));
+        for address in fixed.chain(poolers) {
             address
                 .parse::<Address>()
                 .map_err(|error| format!("spec.traffic.routes, {}: {error}", route.name))?;

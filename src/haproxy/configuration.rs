@@ -10,7 +10,7 @@ use crate::address::{Address, Port};
 pub enum State {
     /// Every route leads to its servers.
     Open,
-    /// The routes to PostgreSQL lead nowhere; the agent keeps new clients waiting. Static routes stay open.
+    /// The routes to PostgreSQL, and to poolers before it, lead nowhere; the agent keeps new clients waiting. Static routes stay open.
     Held,
 }
 
@@ -66,17 +66,19 @@ pub enum RouteKind {
     Primary,
     /// Standbys in turn; the sessions of one that dies are ended.
     Replicas,
+    /// A pooler that leads to the primary.
+    Pooler,
     /// Any TCP service; never held.
     Static,
 }
 
 impl RouteKind {
-    pub(super) const ALL: [Self; 3] = [Self::Primary, Self::Replicas, Self::Static];
+    pub(super) const ALL: [Self; 4] = [Self::Primary, Self::Replicas, Self::Pooler, Self::Static];
 
     /// Whether a hold concerns routes of this kind.
     #[must_use]
     pub const fn is_held(self) -> bool {
-        matches!(self, Self::Primary | Self::Replicas)
+        matches!(self, Self::Primary | Self::Replicas | Self::Pooler)
     }
 
     /// The comment by which `parse` knows the kind of a backend.
@@ -84,6 +86,7 @@ impl RouteKind {
         match self {
             Self::Primary => "# the primary",
             Self::Replicas => "# replicas",
+            Self::Pooler => "# poolers of the primary",
             Self::Static => "# fixed addresses",
         }
     }
@@ -269,12 +272,12 @@ defaults mitosis
             }
             let check = match route.kind {
                 RouteKind::Primary => "    retries 5\n    option redispatch 1",
-                RouteKind::Replicas => {
+                // With nowhere else to go, trying the only address is better than refusing the client.
+                RouteKind::Pooler | RouteKind::Static if route.to.len() == 1 => "    retries 5",
+                RouteKind::Replicas | RouteKind::Pooler => {
                     "    balance roundrobin\n    option redispatch 1\n    \
                      default-server check inter 1s fall 2 rise 1 on-marked-down shutdown-sessions"
                 }
-                // With nowhere else to go, trying the only address is better than refusing the client.
-                RouteKind::Static if route.to.len() == 1 => "    retries 5",
                 RouteKind::Static => {
                     "    balance roundrobin\n    option redispatch 1\n    default-server check inter 1s fall 2 rise 1"
                 }

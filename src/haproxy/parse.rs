@@ -80,6 +80,7 @@ mod tests {
         let kind = prop_oneof![
             (Just(RouteKind::Primary), addresses(1..2)),
             (Just(RouteKind::Replicas), addresses(1..5)),
+            (Just(RouteKind::Pooler), addresses(1..5)),
             (Just(RouteKind::Static), addresses(1..5)),
         ];
         let name = "[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?";

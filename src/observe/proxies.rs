@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -14,8 +14,8 @@ use super::{Credentials, Member, Traffic, kubernetes::ProxyPodPlace};
 use crate::{
     address::Address,
     agent::ReportState,
-    api::{ClusterMigration, PostgresRole},
-    postgres::{Error, Login, Server, fetch_server_switching},
+    api::{ClusterMigration, PostgresRole, Route},
+    postgres::{Error, Login, Server, fetch_identity},
     resources::listen_port,
 };
 
@@ -47,11 +47,14 @@ struct Answer {
     lead: Lead,
 }
 
-/// What was reached through HAProxy lately, by pod. Each question is a session of its own, since one that stays open proves nothing about the
+/// By pod and port in it.
+type Answers = HashMap<(String, u16), Answer>;
+
+/// What was reached through HAProxy lately. Each question is a session of its own, since one that stays open proves nothing about the
 /// next.
 #[derive(Clone, Default)]
 pub struct Leads {
-    answers: Arc<Mutex<HashMap<String, Answer>>>,
+    answers: Arc<Mutex<Answers>>,
 }
 
 impl Leads {
@@ -66,31 +69,31 @@ impl Leads {
     ) {
         let serves = |member: &&Member| member.server().is_some_and(|server| !server.in_recovery);
         let primaries: Vec<&Member> = members.iter().filter(serves).collect();
-        let (Some(port), [primary]) = (find_port(migration), primaries.as_slice()) else {
-            return;
-        };
+        let [primary] = primaries.as_slice() else { return };
         let Some(expected) = primary.server() else { return };
-        let login = credentials.of(primary.side);
+        let ways = list_ways(migration, primary, credentials.of(primary.side));
         let asked = traffic.pods.iter().map(async |pod| {
             let report = pod
                 .report
                 .as_ref()
                 .filter(|report| report.state == ReportState::Running)?;
-            let place = places.iter().find(|place| place.name == pod.name)?;
+            let ip: IpAddr = places.iter().find(|place| place.name == pod.name)?.ip.parse().ok()?;
             let generation = report.generation?;
-            if let Some(lead) = self.recall(&pod.name, generation, &primary.address) {
-                return Some(lead);
-            }
-            let proxy = SocketAddr::new(place.ip.parse().ok()?, port);
-            let lead = ask(login, &primary.address, proxy, expected).await;
-            let answer = Answer {
-                generation,
-                primary: primary.address.clone(),
-                at: Instant::now(),
-                lead: lead.clone(),
-            };
-            self.lock().insert(pod.name.clone(), answer);
-            Some(lead)
+            let leads = ways.iter().map(async |way| {
+                if let Some(lead) = self.recall(&pod.name, way, generation, &primary.address) {
+                    return lead;
+                }
+                let lead = ask(way, SocketAddr::new(ip, way.port), expected).await;
+                let answer = Answer {
+                    generation,
+                    primary: primary.address.clone(),
+                    at: Instant::now(),
+                    lead: lead.clone(),
+                };
+                self.lock().insert((pod.name.clone(), way.port), answer);
+                lead
+            });
+            worst(join_all(leads).await)
         });
         let leads = join_all(asked).await;
         for (pod, lead) in traffic.pods.iter_mut().zip(leads) {
@@ -98,41 +101,81 @@ impl Leads {
         }
     }
 
-    fn recall(&self, pod: &str, generation: u64, primary: &Address) -> Option<Lead> {
+    fn recall(&self, pod: &str, way: &Way, generation: u64, primary: &Address) -> Option<Lead> {
         let answers = self.lock();
-        let answer = answers.get(pod)?;
+        let answer = answers.get(&(pod.to_owned(), way.port))?;
         let patience = if answer.lead == Lead::ToPrimary { KEPT } else { DOUBTED };
         let counts = answer.generation == generation && answer.primary == *primary && answer.at.elapsed() < patience;
         counts.then(|| answer.lead.clone())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Answer>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Answers> {
         // A panic while the map was locked leaves it whole.
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The port inside the pods of the first route that leads to the primary.
-fn find_port(migration: &ClusterMigration) -> Option<u16> {
-    let traffic = migration.spec.traffic.as_ref()?;
-    let mut routes = traffic.routes.iter();
-    let route = routes.find(|route| route.postgres == Some(PostgresRole::Primary))?;
-    Some(listen_port(&traffic.haproxy, route.port))
+/// How to connect through a HAProxy pod as those who write do.
+struct Way {
+    /// Port inside the pod.
+    port: u16,
+    /// As whom the server, or the pooler before it, must prove itself.
+    address: Address,
+    login: Login,
 }
 
-async fn ask(login: &Login, primary: &Address, proxy: SocketAddr, expected: &Server) -> Lead {
+/// By the first route to the primary, and by each that leads to a pooler.
+fn list_ways(migration: &ClusterMigration, primary: &Member, login: &Login) -> Vec<Way> {
+    let Some(traffic) = &migration.spec.traffic else {
+        return Vec::new();
+    };
+    let port = |route: &Route| listen_port(&traffic.haproxy, route.port);
+    let mut routes = traffic.routes.iter();
+    let direct = routes
+        .find(|route| route.postgres == Some(PostgresRole::Primary))
+        .map(|route| Way {
+            port: port(route),
+            address: primary.address.clone(),
+            login: login.clone(),
+        });
+    let pooled = traffic.routes.iter().filter_map(|route| {
+        let pooler = route.pooler.as_ref()?;
+        Some(Way {
+            port: port(route),
+            address: pooler.of(primary.side).first()?.parse().ok()?,
+            login: Login {
+                tls: pooler.tls,
+                ..login.clone()
+            },
+        })
+    });
+    direct.into_iter().chain(pooled).collect()
+}
+
+/// What counts of where the ways lead: one that leads elsewhere before one that was not let in.
+fn worst(leads: Vec<Lead>) -> Option<Lead> {
+    let weight = |lead: &Lead| match lead {
+        Lead::ToPrimary => 0,
+        Lead::Refused => 1,
+        Lead::Unknown => 2,
+        Lead::Elsewhere(_) => 3,
+    };
+    leads.into_iter().max_by_key(weight)
+}
+
+async fn ask(way: &Way, proxy: SocketAddr, expected: &Server) -> Lead {
     let look = async {
-        let session = login.connect_through(proxy, primary).await?;
-        fetch_server_switching(&session).await
+        let session = way.login.connect_through(proxy, &way.address).await?;
+        fetch_identity(&session).await
     };
     match timeout(ANSWER, look).await {
-        Ok(Ok(server)) if server.in_recovery => Lead::Elsewhere("it leads to a standby".to_owned()),
-        Ok(Ok(server)) if server.system_identifier != expected.system_identifier => {
-            Lead::Elsewhere(format!("it leads to the cluster {}", server.system_identifier))
+        Ok(Ok((true, _))) => Lead::Elsewhere("it leads to a standby".to_owned()),
+        Ok(Ok((false, identifier))) if identifier != expected.system_identifier => {
+            Lead::Elsewhere(format!("it leads to the cluster {identifier}"))
         }
         Ok(Ok(_)) => Lead::ToPrimary,
-        // invalid_authorization_specification: pg_hba.conf may know the operator's address and not HAProxy's.
-        Ok(Err(Error::Refused { because, .. })) if because.contains("(28000)") => Lead::Refused,
+        // Class 28: pg_hba.conf may know the operator's address and not HAProxy's, and a pooler may not know its user.
+        Ok(Err(Error::Refused { because, .. })) if because.contains("(28") => Lead::Refused,
         Ok(Err(Error::Refused { because, .. } | Error::Unreachable { because, .. })) => Lead::Elsewhere(because),
         Ok(Err(error)) => Lead::Elsewhere(error.to_string()),
         Err(_) => Lead::Elsewhere(format!("no answer through it within {} s", ANSWER.as_secs())),

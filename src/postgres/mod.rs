@@ -21,7 +21,9 @@ pub use lsn::Lsn;
 pub use name::{MemberName, SlotName, quote_configuration, quote_literal, quote_shell};
 pub use promotion::{analyze_all, checkpoint, fetch_fork, promote, warm_up};
 pub use rewind::{find_rewind_obstacle, rewind_by_sql};
-pub use server::{Backup, Clients, Manager, PARITY, Server, Slot, Standby, fetch_server, fetch_server_switching};
+pub use server::{
+    Backup, Clients, Manager, PARITY, Server, Slot, Standby, fetch_identity, fetch_server, fetch_server_switching,
+};
 pub use slot::{drop_slot, ensure_slot};
 pub use standby::{arm, detach, disarm, follow};
 pub use stop::{

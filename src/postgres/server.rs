@@ -302,6 +302,24 @@ pub async fn fetch_server(session: &Session) -> Result<Server, Error> {
     fetch(session, SERVER).await
 }
 
+/// Whether a server is a standby, and of which cluster it is, within 2 s; asked so that a pooler in between asks its primary.
+///
+/// # Errors
+/// The server does not answer or refuses.
+pub async fn fetch_identity(session: &Session) -> Result<(bool, String), Error> {
+    let what = "asking a server who it is";
+    let identity = "/*NO LOAD BALANCE*/ SELECT pg_is_in_recovery()::int, system_identifier FROM pg_control_system()";
+    let rows = session.ask(what, Duration::from_secs(2), identity).await?;
+    let field = |index: usize| rows.first().and_then(|row| row.try_get(index).ok().flatten());
+    match (field(0), field(1)) {
+        (Some(standby), Some(identifier)) => Ok((standby == "1", identifier.to_owned())),
+        _ => Err(Error::Answer {
+            what,
+            because: "it has no row".to_owned(),
+        }),
+    }
+}
+
 /// Reads what a running switchover decides from, within 2 s: role, positions, arming. It takes a superuser.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ mod haproxy;
 mod layout;
 mod mitosis;
 mod pgbouncer;
+mod pgpool;
 mod postgres;
 
 use std::fs;
@@ -28,6 +29,8 @@ pub enum Image {
     Haproxy(&'static str),
     /// `pgbouncer:<version>`: PgBouncer 1.18 or 1.24, user 70.
     Pgbouncer(&'static str),
+    /// `pgpool2:<version>`: PgPool2 4.3 or 4.6, user 70.
+    Pgpool(&'static str),
     /// `busybox:1`: a shell and small tools.
     Busybox,
     /// `pause:1`: holds the namespaces of a pod.
@@ -65,6 +68,7 @@ impl Image {
             Self::Postgres(major) => postgres::build(*major, cache, progress),
             Self::Haproxy(version) => haproxy::build(version, cache, progress),
             Self::Pgbouncer(version) => pgbouncer::build(version, cache, progress),
+            Self::Pgpool(version) => pgpool::build(version, cache, progress),
             Self::Busybox => busybox::busybox(cache, progress),
             Self::Pause => busybox::pause(cache, progress),
             Self::Mitosis { binary } => mitosis::build(binary.as_deref(), cache, progress),
@@ -85,10 +89,13 @@ impl FromStr for Image {
             "haproxy:3.0" => Self::Haproxy("3.0"),
             "pgbouncer:1.18" => Self::Pgbouncer("1.18"),
             "pgbouncer:1.24" => Self::Pgbouncer("1.24"),
+            "pgpool2:4.3" => Self::Pgpool("4.3"),
+            "pgpool2:4.6" => Self::Pgpool("4.6"),
             "busybox" => Self::Busybox,
             "pause" => Self::Pause,
             _ => bail!(
-                "no image {text}: use mitosis, postgres:15, 17 or 18, haproxy:2.6 or 3.0, pgbouncer:1.18 or 1.24, busybox or pause"
+                "no image {text}: use mitosis, postgres:15, 17 or 18, haproxy:2.6 or 3.0, pgbouncer:1.18 or 1.24, \
+                 pgpool2:4.3 or 4.6, busybox or pause"
             ),
         })
     }
