@@ -7,7 +7,7 @@ use mitosis_bed::{Bed, Cluster, Image, State, binaries::toxiproxy, images::postg
 use mitosis_site::{Config, Site, SmallDisk};
 use serde_json::{Value, json};
 
-use crate::{load, migration::until, servers::Servers};
+use crate::{load, migration::until, pgpool::POOLER_ADDRESSES, servers::Servers};
 
 /// Namespace of the application, the operator and the migration.
 pub const NAMESPACE: &str = "shop";
@@ -137,6 +137,8 @@ impl Stage {
             "shop-haproxy.shop.svc",
             "10.244.0.1",
             load::WRITE_ADDRESS,
+            POOLER_ADDRESSES[0],
+            POOLER_ADDRESSES[1],
         ]
         .map(ToOwned::to_owned)
         .into();
@@ -254,7 +256,7 @@ impl Stage {
     }
 }
 
-fn read_example(name: &str) -> Result<String> {
+pub(crate) fn read_example(name: &str) -> Result<String> {
     let file = checkout().join("examples").join(name);
     std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
 }

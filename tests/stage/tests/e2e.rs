@@ -14,7 +14,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mitosis_ledger::{Entry, RunLog};
-use mitosis_stage::{Load, Migration, NAMESPACE, Servers, Stage, Way, pgbouncer, through_haproxy, through_pods, until};
+use mitosis_stage::{
+    Load, Migration, NAMESPACE, POOLER_ADDRESSES, Pgpool, Servers, Stage, Way, pgbouncer, through_haproxy,
+    through_pods, until,
+};
 use serde_json::{Value, json};
 
 const SEEDED: Duration = Duration::from_secs(240);
@@ -604,6 +607,39 @@ fn haproxy_pods_of_the_users_own_are_led_by_a_file_beside_their_configuration_an
     let names: Vec<&str> = servers.names().collect();
     let report = stage.judge(&servers, &names)?;
     drop(edge);
+    ensure!(report.good, "the ledger's verdict: {report}");
+    Ok(())
+}
+
+#[test]
+fn clients_of_a_pgpool2_of_either_side_are_led_to_the_other_one_and_write_on_the_new_primary() -> Result<()> {
+    let stage = stage();
+    let pgpool = Pgpool::start(&stage)?;
+    let [source, target] = POOLER_ADDRESSES.map(|address| format!("{address}:5432"));
+    let routes = json!([{"name": "write", "port": 5432, "pooler": {"source": [source], "target": [target]}}]);
+    let migration = replicate(&stage, &example(&stage, &json!({"traffic": {"routes": routes}}))?)?;
+    let servers = stage.servers()?;
+    until("there is no finding", REFUSED, || {
+        Ok(migration.status("/plan/findings")? == "[]")
+    })?;
+    for (round, server) in [(0, "shop-1"), (1, "a1")] {
+        switch(&migration, round)?;
+        let count = "SELECT count(*) FROM ledger";
+        let before: u64 = servers.sql(server, "app", count)?.parse()?;
+        until("clients write through PgPool2", REFUSED, || {
+            Ok(servers.sql(server, "app", count)?.parse::<u64>()? > before + 100)
+        })?;
+        let certificate = migration.get()?["status"]["switchover"]["certificate"]["routes"].clone();
+        let reached = certificate.as_array().context("no routes")?;
+        ensure!(
+            reached.len() == 2 && reached.iter().all(|pod| pod["reached"] == true),
+            "{server} was not reached through PgPool2: {certificate}"
+        );
+    }
+    let names: Vec<&str> = servers.names().collect();
+    let report = stage.judge(&servers, &names)?;
+    println!("{report}");
+    drop(pgpool);
     ensure!(report.good, "the ledger's verdict: {report}");
     Ok(())
 }
