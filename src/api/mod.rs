@@ -31,7 +31,7 @@ pub use switchover::{
 pub use target::{Exposure, ExposureType, PodTemplate, PostgresqlOptions, Seeding, Storage, Target, TargetTls};
 pub use traffic::{
     Bypass, BypassPolicy, Haproxy, ManagedHaproxy, OnPauseTimeout, OwnHaproxy, Pgbouncer, PoolerRoute, PostgresRole,
-    Route, StaticRoute, Traffic,
+    ProxyPolicy, Route, StaticRoute, Traffic,
 };
 pub use v1alpha1::{ClusterMigration, ClusterMigrationSpec};
 

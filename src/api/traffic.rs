@@ -124,6 +124,19 @@ pub struct Haproxy {
     /// Your own HAProxy pods: the routes are a file beside your configuration, which the `mitosis agent` in each pod sees to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own: Option<OwnHaproxy>,
+    /// What a pod whose agent does not answer means for a switchover. Default: Strict.
+    #[serde(default)]
+    pub policy: ProxyPolicy,
+}
+
+/// What HAProxy pods whose agents do not answer mean for a switchover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ProxyPolicy {
+    /// They keep it from beginning, undo it before promotion, and it is not done before they verified their routes.
+    #[default]
+    Strict,
+    /// It goes on without them as long as one other pod does what it should: nobody holds their clients, who get errors until the agent is back.
+    BestEffort,
 }
 
 /// HAProxy pods of your own, in the namespace of the `ClusterMigration`, with the `mitosis agent` beside HAProxy.

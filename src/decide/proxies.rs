@@ -1,7 +1,7 @@
-//! What would go wrong with HAProxy pods of the user's own, found long before the switch.
+//! What would go wrong with HAProxy pods, found long before the switch.
 
 use crate::{
-    api::{Finding, Severity},
+    api::{Finding, Haproxy, ProxyPolicy, Severity},
     observe::{ProxyPod, Snapshot},
 };
 
@@ -16,10 +16,11 @@ pub fn find_former_workers(pod: &ProxyPod) -> Option<String> {
     })
 }
 
-/// What is wrong with HAProxy pods of the user's own, as findings.
+/// What is wrong with HAProxy pods of the user's own, or that a switch would go on without, as findings.
 pub fn find_in_proxies(seen: &Snapshot) -> Vec<Finding> {
+    let watched = |haproxy: &Haproxy| haproxy.own.is_some() || haproxy.policy == ProxyPolicy::BestEffort;
     let traffic = seen.migration.spec.traffic.as_ref();
-    if traffic.is_none_or(|traffic| traffic.haproxy.own.is_none()) || seen.traffic.routing.is_none() {
+    if !traffic.is_some_and(|traffic| watched(&traffic.haproxy)) || seen.traffic.routing.is_none() {
         return Vec::new();
     }
     let mut found = Vec::new();
@@ -42,7 +43,7 @@ pub fn find_in_proxies(seen: &Snapshot) -> Vec<Finding> {
         match &pod.report {
             None => tell(
                 format!("no agent answers in HAProxy pod {}", pod.name),
-                "put `mitosis agent` beside HAProxy (docs/own-haproxy.md), and let the operator's pods reach port 8405 of it",
+                "look into its log; of your own pods each needs `mitosis agent` (docs/own-haproxy.md), and the operator's must reach port 8405",
             ),
             Some(report) => {
                 if let Some(error) = &report.error {

@@ -4,7 +4,7 @@ use super::{Action, members::plan_apply};
 use crate::{
     address::{Address, Port},
     agent::{Desired, Report},
-    api::{PostgresRole, Side},
+    api::{PostgresRole, ProxyPolicy, Side},
     haproxy::{Configuration, Form, Route, RouteKind, RouteName, State},
     observe::{Lead, Member, ProxyPod, Snapshot},
     resources::{Kind, build_haproxy, build_routing, listen_port, routing_name},
@@ -175,11 +175,14 @@ pub fn find_unproven(seen: &Snapshot) -> Option<&str> {
     pods.find(is_open).map(|pod| pod.name.as_str())
 }
 
-/// HAProxy pods that do not (yet) answer as wanted, with why.
+/// HAProxy pods that do not (yet) answer as wanted, with why. Where the specification goes on without them, one that does not answer at all is
+/// none of these.
 pub fn find_laggards(seen: &Snapshot, generation: u64, state: State) -> Vec<String> {
-    if seen.migration.spec.traffic.is_none() {
+    let Some(traffic) = &seen.migration.spec.traffic else {
         return Vec::new();
-    }
+    };
+    let answers = |pod: &ProxyPod| pod.report.is_some();
+    let goes_on = traffic.haproxy.policy == ProxyPolicy::BestEffort && seen.traffic.pods.iter().any(answers);
     let mut laggards: Vec<String> = seen
         .traffic
         .pods
@@ -197,7 +200,7 @@ pub fn find_laggards(seen: &Snapshot, generation: u64, state: State) -> Vec<Stri
                     report.generation.unwrap_or(0)
                 ),
             }),
-            None => Some(format!("{} does not answer", pod.name)),
+            None => (!goes_on).then(|| format!("{} does not answer", pod.name)),
         })
         .collect();
     if seen.traffic.pods.is_empty() {

@@ -1,11 +1,12 @@
 //! Decisions: a world in, one decision out. One test for each transition and each refusal.
 
 use super::{
-    Action, Decision,
+    Action, Decision, Effect,
     world::{World, server},
 };
 use crate::{
-    api::{DesiredPhase, Exposure, Outcome, Reason, Step},
+    agent::ReportState,
+    api::{DesiredPhase, Exposure, OnPauseTimeout, Outcome, ProxyPolicy, Reason, Step, StepRecord},
     haproxy::State,
     observe::Lead,
 };
@@ -165,6 +166,70 @@ fn hold_waits_for_every_pod_and_then_stops() {
     assert_eq!(world.advances_to(), Some(Step::Stop));
     world.seen.traffic.pods[1].report = None;
     assert!(waits(&world).contains("does not hold"));
+}
+
+#[test]
+fn hold_goes_on_without_a_pod_that_does_not_answer_only_where_it_may_and_another_one_holds() {
+    let mut world = World::switching(Step::Hold);
+    world.route(false, 4, State::Held);
+    world.seen.traffic.pods[0].report = None;
+    assert!(waits(&world).contains("haproxy-1 does not answer"));
+    let haproxy = &mut world.seen.migration.spec.traffic.as_mut().unwrap().haproxy;
+    haproxy.policy = ProxyPolicy::BestEffort;
+    assert_eq!(world.advances_to(), Some(Step::Stop));
+    world.seen.traffic.pods[1].report.as_mut().unwrap().state = ReportState::Failed;
+    assert!(waits(&world).contains("haproxy-2"), "one that answers is waited for");
+    world.seen.traffic.pods[1].report = None;
+    assert!(waits(&world).contains("does not answer"), "nobody holds any client");
+}
+
+#[test]
+fn pgbouncer_is_paused_before_haproxy_is_told_and_resumed_after_it_leads_to_the_primary() {
+    let effect = |world: &World| match world.decide().decision {
+        Decision::Act { effect, .. } => effect,
+        other => panic!("no effect but {other:?}"),
+    };
+    let mut world = World::switching(Step::Hold);
+    world.pool();
+    assert_eq!(effect(&world), Some(Effect::Pause));
+    world.pause(1);
+    assert!(waits(&world).contains("pgbouncer-1: 1 server connections of app"));
+    world.pause(0);
+    assert_eq!(effect(&world), Some(Effect::Hold));
+
+    let mut world = World::switching(Step::Route);
+    world.pool();
+    world.pause(0);
+    assert_eq!(effect(&world), Some(Effect::TurnOver));
+    world.route(true, 5, State::Open);
+    assert_eq!(effect(&world), Some(Effect::Resume));
+}
+
+#[test]
+fn transactions_that_outlast_the_pause_undo_the_attempt_unless_it_shall_proceed() {
+    let mut world = World::switching(Step::Hold);
+    let now = world.seen.now;
+    let record = world.status().switchover.as_mut().unwrap();
+    record.steps.push(StepRecord {
+        step: Step::Hold,
+        start_time: now,
+        because: String::new(),
+    });
+    world.pool();
+    world.pause(1);
+    world.pass(1);
+    assert!(waits(&world).contains("have not ended yet"));
+    world.pass(2);
+    assert_eq!(world.advances_to(), Some(Step::Restore));
+    let traffic = world.seen.migration.spec.traffic.as_mut().unwrap();
+    traffic.pgbouncer.as_mut().unwrap().on_timeout = OnPauseTimeout::Proceed;
+    assert!(matches!(
+        world.decide().decision,
+        Decision::Act {
+            effect: Some(Effect::Hold),
+            ..
+        }
+    ));
 }
 
 #[test]
