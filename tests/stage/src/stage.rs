@@ -13,8 +13,16 @@ use crate::{load, migration::until, pgpool::POOLER_ADDRESSES, servers::Servers};
 pub const NAMESPACE: &str = "shop";
 /// How long another holder of the bed is waited for.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
-/// HAProxy of the examples.
-const HAPROXY: Image = Image::Haproxy("3.0");
+/// The variable that chooses another HAProxy: 2.6 deadlocks when a hold ends at run time, and is reloaded instead.
+const HAPROXY: &str = "HAPROXY";
+
+/// HAProxy of the examples, unless the variable says 2.6.
+fn haproxy() -> &'static str {
+    match std::env::var(HAPROXY).as_deref() {
+        Ok("2.6") => "2.6",
+        _ => "3.0",
+    }
+}
 
 /// The scene, held by this process until dropped. It stays up when the hold ends.
 pub struct Stage {
@@ -35,7 +43,11 @@ impl Stage {
     pub fn up(major: u8) -> Result<Self> {
         let bed = Bed::lock(&format!("stage (PostgreSQL {major})"), LOCK_LIMIT)?;
         // First, because it installs what the rest is made with.
-        let cluster = bed.up(&[Image::Postgres(major), HAPROXY, Image::Mitosis { binary: None }])?;
+        let cluster = bed.up(&[
+            Image::Postgres(major),
+            Image::Haproxy(haproxy()),
+            Image::Mitosis { binary: None },
+        ])?;
         let rootfs = postgres_rootfs(major, bed.cache(), bed.progress())?;
         let toxiproxy = Some(toxiproxy(bed.cache(), bed.progress())?);
         let site = Site::up(&Config {
@@ -244,7 +256,10 @@ impl Stage {
     /// The file is not there.
     pub fn example(&self) -> Result<String> {
         let text = read_example("clustermigration.yaml")?;
-        Ok(text.replace("postgres:15", &format!("postgres:{}", self.major)))
+        let managed = format!("managed: {{replicas: 2, image: \"haproxy:{}\"}}", haproxy());
+        Ok(text
+            .replace("postgres:15", &format!("postgres:{}", self.major))
+            .replace("managed: {replicas: 2}", &managed))
     }
 
     /// The example of an own HAProxy.

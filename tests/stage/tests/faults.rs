@@ -51,6 +51,8 @@ const PROXY_POINTS: [(&str, Moment, &str); 5] = [
     ("told to release", Moment::After, "TurnOver"),
     ("released", Moment::Before, "Label"),
 ];
+/// Labels of the pods of PgBouncer.
+const POOLERS: &str = "app=app-pgbouncer";
 /// Labels of the HAProxy pods.
 const PROXIES: &str = "pgmitosis.dev/component=haproxy";
 
@@ -95,6 +97,10 @@ enum Fault {
     ProxyPodDeleted,
     /// One more HAProxy pod comes.
     ProxyPodAdded,
+    /// PgBouncer is killed in every pod; its container starts it again, and nothing is paused any more.
+    PoolersKilled,
+    /// A pod of PgBouncer is deleted, and made anew.
+    PoolerPodDeleted,
     /// Nothing more fits on the old primary's disk, until somebody makes room.
     SourceDiskFull,
     /// Nothing more fits on the disk of the target's volumes, until somebody makes room.
@@ -122,7 +128,9 @@ impl Fault {
     ];
 
     /// Those at HAProxy.
-    const OF_PROXIES: [Self; 5] = [
+    const OF_PROXIES: [Self; 7] = [
+        Self::PoolersKilled,
+        Self::PoolerPodDeleted,
         Self::ProxiesKilled,
         Self::AgentsKilled,
         Self::ProxyPodDeleted,
@@ -191,11 +199,9 @@ impl Fault {
             Self::ApiServerAway => signal("STOP", &["--exact", "kube-apiserver"]),
             Self::ProxiesKilled => signal("KILL", &["--exact", "haproxy"]),
             Self::AgentsKilled => signal("KILL", &["--full", "mitosis agent --namespace"]),
-            Self::ProxyPodDeleted => {
-                let first = "jsonpath={.items[0].metadata.name}";
-                let pod = stage.kubectl(&["get", "pods", "-l", PROXIES, "-o", first])?;
-                stage.kubectl(&["delete", "pod", &pod, "--wait=false"]).map(drop)
-            }
+            Self::ProxyPodDeleted => delete_first_pod(stage, PROXIES),
+            Self::PoolersKilled => signal("KILL", &["--exact", "pgbouncer"]),
+            Self::PoolerPodDeleted => delete_first_pod(stage, POOLERS),
             Self::ProxyPodAdded => scale_proxies(stage, 3),
         }
         .map(|()| None)
@@ -234,6 +240,9 @@ impl Fault {
             Self::ProxiesKilled | Self::AgentsKilled => stage
                 .kubectl(&["delete", "pod", "-l", PROXIES, "--wait=false"])
                 .map(drop),
+            Self::PoolersKilled => stage
+                .kubectl(&["delete", "pod", "-l", POOLERS, "--wait=false"])
+                .map(drop),
             Self::ProxyPodAdded => scale_proxies(stage, 2),
             Self::ReplayPaused => {
                 let resume = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_wal_replay_resume()::text END";
@@ -261,6 +270,7 @@ impl Fault {
             | Self::FollowerKilled
             | Self::LongReader
             | Self::SlotLost
+            | Self::PoolerPodDeleted
             | Self::ProxyPodDeleted => Ok(()),
         }
     }
@@ -274,6 +284,12 @@ fn signal(signal: &str, processes: &[&str]) -> Result<()> {
         .status()?;
     ensure!(status.success(), "no process is found by {processes:?}");
     Ok(())
+}
+
+fn delete_first_pod(stage: &Stage, selector: &str) -> Result<()> {
+    let first = "jsonpath={.items[0].metadata.name}";
+    let pod = stage.kubectl(&["get", "pods", "-l", selector, "-o", first])?;
+    stage.kubectl(&["delete", "pod", &pod, "--wait=false"]).map(drop)
 }
 
 fn scale_proxies(stage: &Stage, replicas: u8) -> Result<()> {
