@@ -64,18 +64,10 @@ fn proxied(seen: &Snapshot, member: &Member) -> Result<Address, String> {
     }
 }
 
-/// Standbys of the primary's side; the primary itself when it is alone. HAProxy checks which of them answer.
+/// Standbys of the primary's side, and last the primary itself. HAProxy checks which of them answer.
 fn replicas(seen: &Snapshot, primary: &Member) -> Result<Vec<Address>, String> {
-    let standbys = seen
-        .side(primary.side)
-        .filter(|member| member.name != primary.name)
-        .map(|member| proxied(seen, member))
-        .collect::<Result<Vec<_>, _>>()?;
-    if standbys.is_empty() {
-        Ok(vec![proxied(seen, primary)?])
-    } else {
-        Ok(standbys)
-    }
+    let standbys = seen.side(primary.side).filter(|member| member.name != primary.name);
+    standbys.chain([primary]).map(|member| proxied(seen, member)).collect()
 }
 
 fn addresses(texts: &[String]) -> Result<Vec<Address>, String> {

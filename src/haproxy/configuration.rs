@@ -64,7 +64,7 @@ impl Form {
 pub enum RouteKind {
     /// The one writable PostgreSQL server: a dead address is retried, sessions are never balanced.
     Primary,
-    /// Standbys in turn; the sessions of one that dies are ended.
+    /// Standbys in turn, and the last address, the primary's, when none of them answers; the sessions of one that dies are ended.
     Replicas,
     /// A pooler that leads to the primary.
     Pooler,
@@ -286,7 +286,10 @@ defaults mitosis
         }
         let hidden = if held { "# " } else { "" };
         for (index, address) in route.to.iter().enumerate() {
-            line(format_args!("    {hidden}server s{} {address}", index + 1));
+            let number = index + 1;
+            let is_last_resort = route.kind == RouteKind::Replicas && number == route.to.len() && number > 1;
+            let backup = if is_last_resort { " backup" } else { "" };
+            line(format_args!("    {hidden}server s{number} {address}{backup}"));
         }
     }
 }

@@ -33,7 +33,7 @@ impl Configuration {
                     kind = None;
                 }
                 ["server", "none", _] => {}
-                ["server", _, address] => {
+                ["server", _, address] | ["server", _, address, "backup"] => {
                     let route = routes.last_mut().ok_or("a server is outside of a backend")?;
                     route.kind = kind.ok_or("a backend does not say what it leads to")?;
                     route.to.push(address.parse()?);

@@ -217,6 +217,18 @@ impl Bed {
         self.wish_text(generation, state, &configuration.render());
     }
 
+    /// A wish that leads to standbys, and last to their primary.
+    pub fn wish_replicas(&self, generation: u64, to: &[Address]) {
+        let route = Route {
+            name: "write".parse().unwrap(),
+            listen: self.port.try_into().unwrap(),
+            to: to.to_vec(),
+            kind: RouteKind::Replicas,
+        };
+        let configuration = Configuration::new(self.form, generation, State::Open, vec![route]).unwrap();
+        self.wish_text(generation, State::Open, &configuration.render());
+    }
+
     /// A wish with any text for a file.
     pub fn wish_text(&self, generation: u64, state: State, text: &str) {
         let socket = self.directory.path().join("admin.sock");

@@ -12,6 +12,7 @@ use std::{
 
 use bed::{Bed, Echo, TALK, WORK, exchange, free_port, request};
 use mitosis::{
+    address::Address,
     agent::{Report, ReportState, router},
     haproxy::State,
 };
@@ -163,6 +164,27 @@ async fn beside_a_configuration_of_the_users_own_clients_are_held_and_led_and_th
     bed.wish(5, State::Open, &[&a]);
     bed.until("generation 5 runs", |report| report.is_running(5)).await;
     assert_eq!(request(bed.port).await.unwrap(), "A");
+}
+
+/// Readers are led to standbys only, and to the primary rather than nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_are_led_to_the_primary_only_when_no_standby_answers() {
+    let (standby, primary) = (Echo::start("standby").await, Echo::start("primary").await);
+    let nobody = || Address::new("127.0.0.1", 9).unwrap();
+    let mut bed = Bed::start(&[&primary]).await;
+    bed.wish_replicas(2, &[nobody(), standby.address.clone(), primary.address.clone()]);
+    bed.until("generation 2 runs", |report| report.is_running(2)).await;
+    for _ in 0..10 {
+        assert_eq!(request(bed.port).await.unwrap(), "standby");
+    }
+    bed.wish_replicas(3, &[nobody(), nobody(), primary.address.clone()]);
+    bed.until("generation 3 runs", |report| report.is_running(3)).await;
+    let start = Instant::now();
+    // Two checks fail first.
+    while request(bed.port).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(10), "readers are led nowhere");
+    }
+    assert_eq!(request(bed.port).await.unwrap(), "primary");
 }
 
 /// What HAProxy refuses is reported, and the former configuration goes on.
