@@ -165,3 +165,26 @@ fn validate_label(key: &str, value: &str) -> Result<(), String> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_that_would_be_read_as_a_selector_is_refused() {
+        assert!(validate_label("app.kubernetes.io/name", "edge_1").is_ok());
+        assert!(validate_label("app", "").is_ok());
+        for (key, value) in [
+            ("", "a"),
+            ("a,b", "c"),
+            ("a", "b,c"),
+            ("a", "b=c"),
+            ("a in (b)", "c"),
+            ("!a", "b"),
+            ("a", "b/c"),
+            ("a", "b\n"),
+        ] {
+            assert!(validate_label(key, value).is_err(), "{key:?} {value:?}");
+        }
+    }
+}
