@@ -11,33 +11,40 @@ use crate::{
 
 impl Actor<'_> {
     fn console(&self) -> Result<&Login, Error> {
-        let login = self.credentials.and_then(|credentials| credentials.pgbouncer.as_ref());
-        login.ok_or_else(|| Error::Outdated("the Secret of PgBouncer is not usable any more".to_owned()))
+        let login = self.credentials.map(|credentials| credentials.pgbouncer.as_ref());
+        match login {
+            Some(Ok(login)) => Ok(login),
+            Some(Err(because)) => Err(Error::Outdated(because.clone())),
+            None => Err(Error::Outdated("the Secrets are not usable any more".to_owned())),
+        }
     }
 
     /// Tells all instances at once. What one of them does not do is seen in the next look, and keeps nobody from telling the others.
     pub(super) async fn pause_poolers(&self, orders: &[PoolerOrder]) -> Result<(), Error> {
         let login = self.console()?;
-        self.ensure_lease()?;
         let told = orders.iter().map(async |order| {
-            if let Err(because) = pause(login, &order.address, &order.databases).await {
-                tracing::warn!(pgbouncer = order.name, %because, "not paused");
+            for database in &order.databases {
+                // Nobody would let those go on whom a process that was frozen pauses later.
+                self.ensure_lease()?;
+                if let Err(because) = pause(login, &order.address, database).await {
+                    tracing::warn!(pgbouncer = order.name, %database, %because, "not paused");
+                }
             }
+            Ok(())
         });
-        join_all(told).await;
-        Ok(())
+        join_all(told).await.into_iter().collect()
     }
 
-    /// As for a pause.
+    /// Tells all instances at once.
     pub(super) async fn resume_poolers(&self, orders: &[PoolerOrder]) -> Result<(), Error> {
         let login = self.console()?;
         let told = orders.iter().map(async |order| {
             let resumed = async { resume(&*self.sessions.get(login, &order.address).await?, &order.databases).await };
-            if let Err(because) = resumed.await {
-                tracing::warn!(pgbouncer = order.name, %because, "not resumed");
-            }
+            resumed.await.map_err(|because| Error::Postgres {
+                member: format!("PgBouncer {}", order.name),
+                because,
+            })
         });
-        join_all(told).await;
-        Ok(())
+        join_all(told).await.into_iter().collect()
     }
 }

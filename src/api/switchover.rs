@@ -333,6 +333,9 @@ pub struct SwitchoverStatus {
     /// What halted it. Kept: a server that was once seen as a second primary must be seen as none before another one is promoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<String>,
+    /// Instances of PgBouncer that were not seen to go on when clients were released. They are told to as soon as they are seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unresumed: Vec<String>,
     /// Whether the new primary's statistics were renewed.
     #[serde(default)]
     pub analyzed: bool,

@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterMigrationStatus, DesiredPhase, Rollback, Seeding, Source, Switchover, Target, Traffic};
+use super::{ClusterMigrationStatus, DesiredPhase, Pgbouncer, Rollback, Seeding, Source, Switchover, Target, Traffic};
 
 /// A live PostgreSQL cluster that moves from one place to another.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -73,4 +73,12 @@ pub struct ClusterMigrationSpec {
     /// How the old side connects to the new primary afterwards.
     #[serde(default)]
     pub rollback: Rollback,
+}
+
+impl ClusterMigrationSpec {
+    /// PgBouncer before HAProxy, where there is one.
+    #[must_use]
+    pub fn pgbouncer(&self) -> Option<&Pgbouncer> {
+        self.traffic.as_ref()?.pgbouncer.as_ref()
+    }
 }

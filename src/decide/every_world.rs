@@ -85,7 +85,7 @@ const PROXIES: [Look; 7] = [
     }),
 ];
 
-const REST: [Look; 26] = [
+const REST: [Look; 28] = [
     ("nothing else", |_| {}),
     ("deleted", |world| {
         world.seen.migration.metadata.deletion_timestamp = Some(Time(world.seen.now));
@@ -155,6 +155,18 @@ const REST: [Look; 26] = [
         for pooler in &mut world.seen.traffic.poolers {
             pooler.sight = Err("no route to host".to_owned());
         }
+    }),
+    ("PgBouncer is away, writes confirmed", |world| {
+        pooled(world);
+        for pooler in &mut world.seen.traffic.poolers {
+            pooler.sight = Err("no route to host".to_owned());
+        }
+        world.confirm();
+    }),
+    ("PgBouncer is back and paused", |world| {
+        pooled(world);
+        pause(world, 0);
+        world.status().switchover.as_mut().unwrap().unresumed = vec!["pgbouncer-1".to_owned()];
     }),
     ("gate open", World::open_gate),
     ("gate open and prepared", |world| {

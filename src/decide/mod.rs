@@ -26,7 +26,7 @@ mod world;
 use std::time::Duration;
 
 pub use decision::{Action, Advance, Decided, Decision, Told};
-pub use poolers::PoolerOrder;
+pub use poolers::{PoolerOrder, is_resumed};
 pub use routing::{find_drift, writes_routing};
 pub use switchover::{Answer, Effect, Observation, Row, TABLE, phase_of, render};
 pub use way_back::way_back_until;
@@ -92,6 +92,11 @@ fn decide_from(seen: &Snapshot, agent_image: &str, findings: &[crate::api::Findi
     // What was begun comes first: an intent on record is an effect that may have happened.
     if let Some(running) = status.switchover.as_ref().filter(|record| !record.step.is_terminal()) {
         return switchover::decide_switchover(seen, running);
+    }
+    if let Some(ended) = &status.switchover
+        && let Some(decision) = poolers::decide_left_paused(seen, ended)
+    {
+        return decision;
     }
     if seen.migration.metadata.deletion_timestamp.is_some() {
         return ending::decide_ending(seen);

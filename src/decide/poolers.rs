@@ -1,11 +1,15 @@
 //! PgBouncer around a switchover: what is to be paused or resumed, and what would go wrong.
 
+use super::{Action, Decision, Told, switchover::phase_of};
 use crate::{
     address::Address,
-    api::{Finding, Pgbouncer, Severity, Step},
+    api::{Finding, Pgbouncer, Reason, Severity, Step, SwitchoverStatus},
     observe::{Pooler, PoolerPlace, Snapshot},
     pgbouncer::{Database, DatabaseName, Settings},
 };
+
+/// Seconds for which an instance that comes back is told to go on; after an hour nobody waits for it any more, and a person may have paused it.
+const LEFT: f64 = 3600.0;
 
 /// What an instance of PgBouncer is told to pause or to resume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +22,6 @@ pub struct PoolerOrder {
     pub databases: Vec<DatabaseName>,
 }
 
-fn find_spec(seen: &Snapshot) -> Option<&Pgbouncer> {
-    seen.migration.spec.traffic.as_ref()?.pgbouncer.as_ref()
-}
-
 /// Databases of an instance that the specification speaks of.
 fn list_databases<'a>(spec: &'a Pgbouncer, pooler: &'a Pooler) -> impl Iterator<Item = &'a Database> {
     let databases = pooler.sight.iter().flat_map(|instance| &instance.databases);
@@ -31,7 +31,7 @@ fn list_databases<'a>(spec: &'a Pgbouncer, pooler: &'a Pooler) -> impl Iterator<
 }
 
 fn list_orders(seen: &Snapshot, paused: bool) -> Vec<PoolerOrder> {
-    let Some(spec) = find_spec(seen) else {
+    let Some(spec) = seen.migration.spec.pgbouncer() else {
         return Vec::new();
     };
     let orders = seen.traffic.poolers.iter().map(|pooler| PoolerOrder {
@@ -55,6 +55,45 @@ pub fn list_paused(seen: &Snapshot) -> Vec<PoolerOrder> {
     list_orders(seen, true)
 }
 
+/// Names of instances that were not seen to go on.
+pub fn list_unresumed(seen: &Snapshot) -> Vec<String> {
+    let paused = list_paused(seen).into_iter().map(|order| order.name);
+    let unseen = seen.traffic.poolers.iter().filter(|pooler| pooler.sight.is_err());
+    paused.chain(unseen.map(|pooler| pooler.place.name.clone())).collect()
+}
+
+/// Whether an instance was seen with nothing paused.
+#[must_use]
+pub fn is_resumed(seen: &Snapshot, name: &str) -> bool {
+    let mut poolers = seen.traffic.poolers.iter();
+    let was_seen = poolers.any(|pooler| pooler.place.name == name && pooler.sight.is_ok());
+    was_seen && !list_paused(seen).iter().any(|order| order.name == name)
+}
+
+/// What an ended switchover, or one that has only to follow, left paused because it was away then.
+pub fn list_left_paused(seen: &Snapshot, record: &SwitchoverStatus) -> Vec<PoolerOrder> {
+    let mut orders = list_paused(seen);
+    orders.retain(|order| record.unresumed.contains(&order.name));
+    orders
+}
+
+/// Lets instances go on that were away when a switchover ended, for as long as that may be what they wait for.
+pub fn decide_left_paused(seen: &Snapshot, record: &SwitchoverStatus) -> Option<Decision> {
+    let ended = record.steps.last()?.start_time;
+    let is_recent = (seen.now - ended).total(jiff::Unit::Second).is_ok_and(|age| age < LEFT);
+    let orders = list_left_paused(seen, record);
+    let names: Vec<&str> = orders.iter().map(|order| order.name.as_str()).collect();
+    let message = format!(
+        "PgBouncer {} was away when clients were released, and is told to go on",
+        names.join(", ")
+    );
+    (is_recent && !orders.is_empty()).then(|| Decision::Act {
+        actions: vec![Action::ResumePoolers(orders)],
+        effect: None,
+        told: Told::new(phase_of(record, record.step), Reason::RoutingPending, message),
+    })
+}
+
 /// An instance that was not seen, with why.
 pub fn find_unseen(seen: &Snapshot) -> Option<String> {
     let mut poolers = seen.traffic.poolers.iter();
@@ -66,7 +105,7 @@ pub fn find_unseen(seen: &Snapshot) -> Option<String> {
 
 /// An instance whose clients may still have a server, with what is known of it.
 pub fn find_busy(seen: &Snapshot) -> Option<String> {
-    let spec = find_spec(seen)?;
+    let spec = seen.migration.spec.pgbouncer()?;
     let busy = seen.traffic.poolers.iter().find_map(|pooler| {
         let database =
             list_databases(spec, pooler).find(|database| !database.paused || database.server_connections > 0)?;
@@ -90,7 +129,7 @@ pub struct Problem {
 
 /// Everything that is wrong with PgBouncer.
 pub fn list_problems(seen: &Snapshot) -> Vec<Problem> {
-    let Some(spec) = find_spec(seen) else {
+    let Some(spec) = seen.migration.spec.pgbouncer() else {
         return Vec::new();
     };
     let mut problems = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Action, Decision, Told,
     members::{choose_clone_source, decide_member, plan_labels, plan_objects},
-    routing::{find_laggards, plan_steady},
+    routing::{find_laggards, plan_steady, without_silent},
     switchover::home_phase,
 };
 use crate::{
@@ -116,10 +116,11 @@ pub fn decide_replicate(seen: &Snapshot, agent_image: &str) -> Result<Synchroniz
     }
     decide_marker(seen, home, &primary.name, leader.server().and_then(|server| server.lsn))?;
     let generation = seen.traffic.routing.as_ref().map_or(0, |routing| routing.generation);
-    if let Some(first) = find_laggards(seen, generation, State::Open).first() {
+    let laggards = without_silent(seen, find_laggards(seen, generation, State::Open));
+    if let Some(first) = laggards.first() {
         return Err(wait(
             Reason::RoutingPending,
-            format!("HAProxy does not lead clients as wanted yet: {first}"),
+            format!("HAProxy does not lead clients as wanted yet: {}", first.message),
         ));
     }
     Ok(Synchronized {

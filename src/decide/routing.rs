@@ -167,36 +167,68 @@ pub fn find_unproven(seen: &Snapshot) -> Option<&str> {
     pods.find(is_open).map(|pod| pod.name.as_str())
 }
 
-/// HAProxy pods that do not (yet) answer as wanted, with why. Where the specification goes on without them, one that does not answer at all is
-/// none of these.
-pub fn find_laggards(seen: &Snapshot, generation: u64, state: State) -> Vec<String> {
-    let Some(traffic) = &seen.migration.spec.traffic else {
+/// Whether a HAProxy pod runs a generation from this one on.
+pub fn is_led_by_one(seen: &Snapshot, generation: u64) -> bool {
+    let mut reports = seen.traffic.pods.iter().filter_map(|pod| pod.report.as_ref());
+    reports.any(|report| report.wanted >= generation && report.is_running(report.wanted))
+}
+
+/// A HAProxy pod that does not (yet) answer as wanted.
+pub struct Laggard {
+    /// Its name, and what it does instead.
+    pub message: String,
+    /// Whether it was asked and did not answer at all.
+    is_silent: bool,
+}
+
+/// Those that are waited for: where the specification goes on without pods that do not answer, as long as another one does, they are not.
+pub fn without_silent(seen: &Snapshot, mut laggards: Vec<Laggard>) -> Vec<Laggard> {
+    let policy = seen
+        .migration
+        .spec
+        .traffic
+        .as_ref()
+        .map(|traffic| traffic.haproxy.policy);
+    if policy == Some(ProxyPolicy::BestEffort) && seen.traffic.pods.iter().any(|pod| pod.report.is_some()) {
+        laggards.retain(|laggard| !laggard.is_silent);
+    }
+    laggards
+}
+
+/// HAProxy pods that do not (yet) answer as wanted, with why.
+pub fn find_laggards(seen: &Snapshot, generation: u64, state: State) -> Vec<Laggard> {
+    if seen.migration.spec.traffic.is_none() {
         return Vec::new();
+    }
+    let lags = |message: String| Laggard {
+        message,
+        is_silent: false,
     };
-    let answers = |pod: &ProxyPod| pod.report.is_some();
-    let goes_on = traffic.haproxy.policy == ProxyPolicy::BestEffort && seen.traffic.pods.iter().any(answers);
-    let mut laggards: Vec<String> = seen
+    let mut laggards: Vec<Laggard> = seen
         .traffic
         .pods
         .iter()
         .filter_map(|pod| match &pod.report {
             Some(report) if is_at(report, generation, state) => match &pod.lead {
-                Lead::Elsewhere(instead) => Some(format!("{} does not lead to the primary: {instead}", pod.name)),
+                Lead::Elsewhere(instead) => Some(lags(format!("{} does not lead to the primary: {instead}", pod.name))),
                 Lead::Unknown | Lead::ToPrimary | Lead::Refused => None,
             },
-            Some(report) => Some(match &report.error {
+            Some(report) => Some(lags(match &report.error {
                 Some(error) => format!("{}: {error}", pod.name),
                 None => format!(
                     "{} answers with generation {}",
                     pod.name,
                     report.generation.unwrap_or(0)
                 ),
+            })),
+            None => Some(Laggard {
+                message: format!("{} does not answer", pod.name),
+                is_silent: pod.was_asked,
             }),
-            None => (!goes_on).then(|| format!("{} does not answer", pod.name)),
         })
         .collect();
     if seen.traffic.pods.is_empty() {
-        laggards.push("no HAProxy pod is ready".to_owned());
+        laggards.push(lags("no HAProxy pod is ready".to_owned()));
     }
     laggards
 }

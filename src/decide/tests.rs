@@ -176,11 +176,91 @@ fn hold_goes_on_without_a_pod_that_does_not_answer_only_where_it_may_and_another
     assert!(waits(&world).contains("haproxy-1 does not answer"));
     let haproxy = &mut world.seen.migration.spec.traffic.as_mut().unwrap().haproxy;
     haproxy.policy = ProxyPolicy::BestEffort;
+    begun(&mut world, Step::Hold);
+    assert!(
+        waits(&world).contains("haproxy-1 does not answer"),
+        "one miss is no silence"
+    );
+    world.pass(2);
+    world.seen.traffic.pods[0].was_asked = false;
+    assert!(
+        waits(&world).contains("haproxy-1 does not answer"),
+        "a new pod was not asked yet"
+    );
+    world.seen.traffic.pods[0].was_asked = true;
     assert_eq!(world.advances_to(), Some(Step::Stop));
     world.seen.traffic.pods[1].report.as_mut().unwrap().state = ReportState::Failed;
     assert!(waits(&world).contains("haproxy-2"), "one that answers is waited for");
     world.seen.traffic.pods[1].report = None;
     assert!(waits(&world).contains("does not answer"), "nobody holds any client");
+}
+
+/// A step begins now.
+fn begun(world: &mut World, step: Step) {
+    let start_time = world.seen.now;
+    world.status().switchover.as_mut().unwrap().steps.push(StepRecord {
+        step,
+        start_time,
+        because: String::new(),
+    });
+}
+
+/// The names of the instances that are told to go on.
+fn resumed(world: &World) -> Vec<String> {
+    match world.decide().decision {
+        Decision::Act { actions, .. } => match actions.as_slice() {
+            [Action::ResumePoolers(orders)] => orders.iter().map(|order| order.name.clone()).collect(),
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn pgbouncer_is_not_kept_waiting_by_a_haproxy_pod_that_lags_while_another_one_leads_to_the_primary() {
+    for (step, to_new) in [(Step::Route, true), (Step::Release, false)] {
+        let mut world = World::switching(step);
+        begun(&mut world, step);
+        world.pool();
+        world.pause(0);
+        world.route(to_new, 5, State::Open);
+        world.seen.traffic.pods[0].report = None;
+        world.pass(1);
+        assert!(resumed(&world).is_empty(), "{step:?}: all pods are waited for at first");
+        world.pass(2);
+        assert_eq!(resumed(&world), ["pgbouncer-1", "pgbouncer-2"], "{step:?}");
+        world.seen.traffic.pods[1].report = None;
+        assert!(resumed(&world).is_empty(), "{step:?}: no pod leads anywhere");
+    }
+}
+
+#[test]
+fn a_pgbouncer_that_was_away_when_clients_were_released_goes_on_when_it_is_back_unless_that_is_long_ago() {
+    let mut world = World::switching(Step::Release);
+    begun(&mut world, Step::Release);
+    world.pool();
+    world.route(false, 5, State::Open);
+    world.seen.traffic.poolers[1].sight = Err("no route to host".to_owned());
+    assert!(waits(&world).contains("pgbouncer-2: no route to host"));
+    world.pass(11);
+    let Decision::Advance(advance) = world.decide().decision else {
+        panic!("it waits for ever")
+    };
+    assert_eq!(
+        (advance.to, advance.record.unresumed.as_slice()),
+        (Step::Aborted, &["pgbouncer-2".to_owned()][..])
+    );
+
+    world.status().switchover = Some(*advance.record);
+    world.pool();
+    world.pause(0);
+    assert_eq!(
+        resumed(&world),
+        ["pgbouncer-2"],
+        "the other one is paused by somebody else"
+    );
+    world.pass(3601);
+    assert!(resumed(&world).is_empty());
 }
 
 #[test]
@@ -208,13 +288,7 @@ fn pgbouncer_is_paused_before_haproxy_is_told_and_resumed_after_it_leads_to_the_
 #[test]
 fn transactions_that_outlast_the_pause_undo_the_attempt_unless_it_shall_proceed() {
     let mut world = World::switching(Step::Hold);
-    let now = world.seen.now;
-    let record = world.status().switchover.as_mut().unwrap();
-    record.steps.push(StepRecord {
-        step: Step::Hold,
-        start_time: now,
-        because: String::new(),
-    });
+    begun(&mut world, Step::Hold);
     world.pool();
     world.pause(1);
     world.pass(1);

@@ -1,6 +1,6 @@
 //! What the API server's rules cannot refuse.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::bypass::parse_network;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     observe::target_members,
     pgbouncer::DatabaseName,
     postgres::{Lsn, MemberName, render_hba},
-    resources::{AGENT_PORT, listen_port},
+    resources::{AGENT_PORT, listen_port, render_selector},
 };
 
 /// Refuses what PostgreSQL or HAProxy would choke on.
@@ -94,6 +94,14 @@ pub fn validate(migration: &ClusterMigration) -> Result<(), String> {
         ));
     }
     render_hba(&spec.target.postgresql.hba)?;
+    if let Some(pgbouncer) = spec.pgbouncer()
+        && Duration::from(pgbouncer.pause_timeout) >= spec.switchover.budget.into()
+    {
+        return Err(format!(
+            "spec.traffic.pgbouncer.pauseTimeout is {}, and spec.switchover.budget, which runs meanwhile, {}: shorten it",
+            pgbouncer.pause_timeout, spec.switchover.budget
+        ));
+    }
     spec.traffic.as_ref().map_or(Ok(()), validate_traffic)
 }
 
@@ -101,8 +109,8 @@ fn validate_traffic(traffic: &Traffic) -> Result<(), String> {
     for text in &traffic.bypass.addresses {
         parse_network(text).map_err(|error| format!("spec.traffic.bypass.addresses: {error}"))?;
     }
-    for (key, value) in traffic.haproxy.own.iter().flat_map(|own| &own.selector) {
-        validate_label(key, value).map_err(|error| format!("spec.traffic.haproxy.own.selector: {error}"))?;
+    if let Some(own) = &traffic.haproxy.own {
+        render_selector(&own.selector).map_err(|error| format!("spec.traffic.haproxy.own.selector: {error}"))?;
     }
     if let Some(pgbouncer) = &traffic.pgbouncer {
         validate_pgbouncer(pgbouncer).map_err(|error| format!("spec.traffic.pgbouncer.{error}"))?;
@@ -141,50 +149,8 @@ fn validate_pgbouncer(pgbouncer: &Pgbouncer) -> Result<(), String> {
         let name: Result<DatabaseName, String> = text.parse();
         name.map_err(|error| format!("databases: {error}"))?;
     }
-    for (key, value) in pgbouncer.selector.iter().flatten() {
-        validate_label(key, value).map_err(|error| format!("selector: {error}"))?;
+    if let Some(selector) = &pgbouncer.selector {
+        render_selector(selector).map_err(|error| format!("selector: {error}"))?;
     }
     Ok(())
-}
-
-/// Refuses what would be read as something else in a selector: a comma, for example, would begin another term.
-fn validate_label(key: &str, value: &str) -> Result<(), String> {
-    let legal = |text: &str, more: &str| {
-        text.len() <= 253
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || more.contains(c))
-    };
-    if !key.is_empty() && legal(key, "/") && legal(value, "") {
-        Ok(())
-    } else {
-        Err(format!(
-            "`{}: {}` is no label: write a key such as app.kubernetes.io/name and a value of letters, digits, '-', '_' and '.'",
-            key.escape_debug(),
-            value.escape_debug()
-        ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_label_that_would_be_read_as_a_selector_is_refused() {
-        assert!(validate_label("app.kubernetes.io/name", "edge_1").is_ok());
-        assert!(validate_label("app", "").is_ok());
-        for (key, value) in [
-            ("", "a"),
-            ("a,b", "c"),
-            ("a", "b,c"),
-            ("a", "b=c"),
-            ("a in (b)", "c"),
-            ("!a", "b"),
-            ("a", "b/c"),
-            ("a", "b\n"),
-        ] {
-            assert!(validate_label(key, value).is_err(), "{key:?} {value:?}");
-        }
-    }
 }

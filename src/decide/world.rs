@@ -125,6 +125,7 @@ impl World {
             proof: None,
             first_write: None,
             alarm: None,
+            unresumed: Vec::new(),
             analyzed: false,
             abort_reason: None,
             steps: Vec::new(),
@@ -151,6 +152,7 @@ impl World {
                 name: name.to_owned(),
                 addresses: vec!["10.244.0.7".parse().expect("an address")],
                 report: Some(Report::default()),
+                was_asked: true,
                 lead: Lead::Unknown,
             })
             .into();

@@ -140,8 +140,11 @@ pub async fn list_proxies(client: &Client, migration: &ClusterMigration) -> Resu
     };
     let namespace = migration.metadata.namespace.as_deref().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let of_haproxy = ListParams::default().labels(&haproxy_selector(migration, &traffic.haproxy));
-    let found = within(pods.list(&of_haproxy)).await?;
+    // What cannot be a label is refused when it is decided on.
+    let Ok(selector) = haproxy_selector(migration, &traffic.haproxy) else {
+        return Ok(Vec::new());
+    };
+    let found = within(pods.list(&ListParams::default().labels(&selector))).await?;
     Ok(found.items.iter().filter_map(proxy_place).collect())
 }
 
@@ -329,16 +332,20 @@ fn proxy_place(pod: &Pod) -> Option<ProxyPodPlace> {
         return None;
     }
     let status = pod.status.as_ref()?;
-    let started = status
-        .container_statuses
-        .as_ref()?
-        .iter()
-        .any(|container| container.started == Some(true));
-    started.then(|| {
+    has_started(pod).then(|| {
         Some(ProxyPodPlace {
             name: pod.name_any(),
             ip: status.pod_ip.clone()?,
             node_ip: status.host_ip.clone().unwrap_or_default(),
         })
     })?
+}
+
+/// Whether a container of a pod runs. One that has ended may have given its address to another pod.
+pub fn has_started(pod: &Pod) -> bool {
+    let containers = pod
+        .status
+        .iter()
+        .filter_map(|status| status.container_statuses.as_ref());
+    containers.flatten().any(|container| container.started == Some(true))
 }

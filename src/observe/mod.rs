@@ -141,10 +141,7 @@ pub async fn observe(
     };
     let poolers = async {
         if focus.includes_proxies() {
-            let login = kept
-                .credentials()
-                .and_then(|credentials| credentials.pgbouncer.as_ref());
-            poolers::look_at(&kept.poolers, focus, login, sessions).await
+            poolers::look_at(&kept.poolers, migration, &kept.credentials, sessions).await
         } else {
             Vec::new()
         }
@@ -169,6 +166,7 @@ pub async fn observe(
                 .into_iter()
                 .filter_map(|ip| ip.parse().ok())
                 .collect(),
+            was_asked: reports.contains_key(&place.name),
             report: reports.remove(&place.name).flatten(),
             lead: Lead::default(),
         })

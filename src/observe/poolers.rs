@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use tokio::time::timeout;
 
-use super::{Error, Focus, Sessions, within};
+use super::{Credentials, Error, Focus, Sessions, kubernetes::has_started, within};
 use crate::{
     address::Address,
-    api::ClusterMigration,
+    api::{ClusterMigration, Step},
     pgbouncer::{Instance, fetch_databases, fetch_settings},
     postgres::{self, Login},
     resources::render_selector,
@@ -44,12 +44,7 @@ pub struct Pooler {
 /// # Errors
 /// The API server does not answer in time or refuses.
 pub async fn list_places(client: &Client, migration: &ClusterMigration) -> Result<Vec<PoolerPlace>, Error> {
-    let Some(pgbouncer) = migration
-        .spec
-        .traffic
-        .as_ref()
-        .and_then(|traffic| traffic.pgbouncer.as_ref())
-    else {
+    let Some(pgbouncer) = migration.spec.pgbouncer() else {
         return Ok(Vec::new());
     };
     let named = pgbouncer.hosts.iter().flatten().filter_map(|text| {
@@ -64,12 +59,13 @@ pub async fn list_places(client: &Client, migration: &ClusterMigration) -> Resul
             client.clone(),
             migration.metadata.namespace.as_deref().unwrap_or_default(),
         );
-        let selector = ListParams::default().labels(&render_selector(labels));
-        let found = within(pods.list(&selector)).await?.items;
+        // What cannot be a label is refused when it is decided on.
+        let Ok(selector) = render_selector(labels) else {
+            return Ok(Vec::new());
+        };
+        let found = within(pods.list(&ListParams::default().labels(&selector))).await?.items;
         places.extend(found.iter().filter_map(|pod| {
-            // One that is ending has told its clients to go.
-            let serves = pod.metadata.deletion_timestamp.is_none();
-            let ip = pod.status.as_ref()?.pod_ip.as_deref().filter(|_| serves)?;
+            let ip = pod.status.as_ref()?.pod_ip.as_deref().filter(|_| has_started(pod))?;
             Some(PoolerPlace {
                 name: pod.name_any(),
                 address: Address::new(ip, pgbouncer.port).ok()?,
@@ -80,29 +76,45 @@ pub async fn list_places(client: &Client, migration: &ClusterMigration) -> Resul
 }
 
 /// Looks at instances, all at once.
-pub async fn look_at(places: &[PoolerPlace], focus: Focus, login: Option<&Login>, sessions: &Sessions) -> Vec<Pooler> {
-    let patience = if focus == Focus::Everything { LOOK } else { GLANCE };
-    let looks = places.iter().map(async |place| {
-        let sight = match login {
-            None => Err("its Secret is not usable".to_owned()),
-            Some(login) => match timeout(patience, look(login, place, focus, sessions)).await {
-                Ok(Ok(instance)) => Ok(instance),
-                Ok(Err(error)) => {
-                    sessions.forget(login, &place.address);
-                    Err(error.to_string())
-                }
-                Err(_) => {
-                    sessions.forget(login, &place.address);
-                    Err(format!("no answer within {} ms", patience.as_millis()))
-                }
-            },
-        };
-        Pooler {
-            place: place.clone(),
-            sight,
-        }
+pub async fn look_at(
+    places: &[PoolerPlace],
+    migration: &ClusterMigration,
+    credentials: &Result<Credentials, String>,
+    sessions: &Sessions,
+) -> Vec<Pooler> {
+    let login = credentials
+        .as_ref()
+        .and_then(|credentials| credentials.pgbouncer.as_ref());
+    let record = migration.status.as_ref().and_then(|status| status.switchover.as_ref());
+    let somebody_waits = record.is_some_and(|record| !record.step.is_terminal() && record.step != Step::Gate);
+    let patience = if somebody_waits { GLANCE } else { LOOK };
+    let focus = Focus::of(migration);
+    let looks = places.iter().map(async |place| Pooler {
+        place: place.clone(),
+        sight: match login {
+            Ok(login) => look_within(patience, login, place, focus, sessions).await,
+            Err(because) => Err(because.clone()),
+        },
     });
     join_all(looks).await
+}
+
+async fn look_within(
+    patience: Duration,
+    login: &Login,
+    place: &PoolerPlace,
+    focus: Focus,
+    sessions: &Sessions,
+) -> Result<Instance, String> {
+    let late = |_| format!("no answer within {} ms", patience.as_millis());
+    let seen = timeout(patience, look(login, place, focus, sessions))
+        .await
+        .map_err(late);
+    let seen = seen.and_then(|seen| seen.map_err(|error| error.to_string()));
+    if seen.is_err() {
+        sessions.forget(login, &place.address);
+    }
+    seen
 }
 
 async fn look(

@@ -7,7 +7,7 @@ use kube::{Api, Client};
 
 use super::Error;
 use crate::{
-    api::{ClusterMigration, CredentialsRef, Pgbouncer, Side, TlsMode},
+    api::{ClusterMigration, CredentialsRef, Side, TlsMode},
     pgbouncer::CONSOLE,
     postgres::{Login, Speaker},
 };
@@ -19,8 +19,8 @@ pub struct Credentials {
     pub source: Login,
     /// For the target: the same user, whose role was cloned, verified by the target's CA.
     pub target: Login,
-    /// For the consoles of PgBouncer, where there is one.
-    pub pgbouncer: Option<Login>,
+    /// For the consoles of PgBouncer; else what is missing, which keeps nobody from looking at servers.
+    pub pgbouncer: Result<Login, String>,
 }
 
 impl Credentials {
@@ -51,15 +51,11 @@ pub async fn fetch_credentials(
         super::within(secrets.get_opt(name)).await?,
         super::within(secrets.get_opt(tls_name)).await?,
     );
-    let console = match find_pgbouncer(migration) {
+    let console = match migration.spec.pgbouncer() {
         Some(pgbouncer) => super::within(secrets.get_opt(&pgbouncer.credentials.secret_name)).await?,
         None => None,
     };
     Ok(read(migration, login, tls, console))
-}
-
-fn find_pgbouncer(migration: &ClusterMigration) -> Option<&Pgbouncer> {
-    migration.spec.traffic.as_ref()?.pgbouncer.as_ref()
 }
 
 fn read(
@@ -77,7 +73,11 @@ fn read(
         &source.maintenance_database,
         Speaker::Server,
     )?;
-    let pgbouncer = find_pgbouncer(migration).map(|pgbouncer| {
+    let pgbouncer = migration
+        .spec
+        .pgbouncer()
+        .ok_or("spec.traffic.pgbouncer is not set".to_owned());
+    let pgbouncer = pgbouncer.and_then(|pgbouncer| {
         read_login(
             console,
             &pgbouncer.credentials,
@@ -102,7 +102,7 @@ fn read(
             ..source_login.clone()
         },
         source: source_login,
-        pgbouncer: pgbouncer.transpose()?,
+        pgbouncer,
     })
 }
 

@@ -116,6 +116,8 @@ pub struct ProxyPod {
     pub addresses: Vec<IpAddr>,
     /// What its agent reported; nothing when it did not answer.
     pub report: Option<Report>,
+    /// Whether its agent was asked. One that is new since the last look is asked in the next one.
+    pub was_asked: bool,
     /// Where it leads those who write.
     pub lead: Lead,
 }

@@ -62,20 +62,21 @@ fn pools_sessions(mode: &str) -> bool {
     mode == "session"
 }
 
-/// Reads the databases.
+/// Reads the databases. One whose name is none that the operator would say is left out: PgBouncer may list whatever a client asked for.
 ///
 /// # Errors
 /// The console does not answer, refuses, or says what is not understood.
 pub async fn fetch_databases(console: &Session) -> Result<Vec<Database>, Error> {
     let what = "SHOW DATABASES";
     let rows = console.ask(what, ANSWER, what).await?;
-    let databases = rows
-        .iter()
-        .filter(|row| row.try_get("name").ok().flatten() != Some(CONSOLE));
-    databases.map(|row| read_database(what, row)).collect()
+    let named = rows.iter().filter_map(|row| {
+        let name = row.try_get("name").ok().flatten()?;
+        Some((row, name.parse().ok().filter(|_| name != CONSOLE)?))
+    });
+    named.map(|(row, name)| read_database(what, row, name)).collect()
 }
 
-fn read_database(what: &'static str, row: &SimpleQueryRow) -> Result<Database, Error> {
+fn read_database(what: &'static str, row: &SimpleQueryRow, name: DatabaseName) -> Result<Database, Error> {
     let unexpected = |because: String| Error::Answer { what, because };
     let field = |name: &str| {
         let value = row.try_get(name).ok().flatten();
@@ -83,7 +84,6 @@ fn read_database(what: &'static str, row: &SimpleQueryRow) -> Result<Database, E
     };
     let connections = field("current_connections")?;
     Ok(Database {
-        name: field("name")?.parse().map_err(unexpected)?,
         paused: field("paused")? == "1",
         server_connections: connections
             .parse()
@@ -94,6 +94,7 @@ fn read_database(what: &'static str, row: &SimpleQueryRow) -> Result<Database, E
             .flatten()
             .filter(|mode| !mode.is_empty())
             .map(pools_sessions),
+        name,
     })
 }
 
@@ -125,38 +126,33 @@ pub async fn fetch_settings(console: &Session) -> Result<Settings, Error> {
     })
 }
 
-/// Tells an instance to pause databases. That their transactions end is observed, not waited for.
+/// Tells an instance to pause a database. That its transactions end is observed, not waited for.
 ///
 /// # Errors
-/// The console does not answer or refuses; databases that were named before are paused.
-pub async fn pause(login: &Login, address: &Address, databases: &[DatabaseName]) -> Result<(), Error> {
-    let mut idle = None;
-    for database in databases {
-        let console = match idle.take() {
-            Some(console) => console,
-            // A session of its own: one that waits for its answer takes no further command.
-            None => login.connect(address).await?,
-        };
-        let command = format!("PAUSE {}", database.quoted());
-        if let Ok(answer) = timeout(AT_ONCE, console.ask("PAUSE", ANSWER, &command)).await {
-            answer?;
-            idle = Some(console);
-        }
+/// The console does not answer or refuses.
+pub async fn pause(login: &Login, address: &Address, database: &DatabaseName) -> Result<(), Error> {
+    // A session of its own: one that waits for its answer takes no further command.
+    let console = login.connect(address).await?;
+    let command = format!("PAUSE {}", database.quoted());
+    match timeout(AT_ONCE, console.ask("PAUSE", ANSWER, &command)).await {
+        Ok(answer) => answer.map(drop),
+        Err(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// Tells an instance to resume databases.
 ///
 /// # Errors
-/// The console does not answer or refuses; the others are told all the same.
+/// The console does not answer, at which the others are not told, or refuses; they are told then.
 pub async fn resume(console: &Session, databases: &[DatabaseName]) -> Result<(), Error> {
-    let mut failure = Ok(());
+    let mut refused = Ok(());
     for database in databases {
         let command = format!("RESUME {}", database.quoted());
-        if let Err(error) = console.ask("RESUME", ANSWER, &command).await {
-            failure = Err(error);
+        match console.ask("RESUME", ANSWER, &command).await {
+            Ok(_) => {}
+            Err(error @ Error::Deadline { .. }) => return Err(error),
+            Err(error) => refused = Err(error),
         }
     }
-    failure
+    refused
 }

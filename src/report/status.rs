@@ -7,7 +7,7 @@ use crate::{
         Attempt, ClusterMigrationStatus, DesiredPhase, MemberStatus, Outcome, Phase, PlanStatus, Role, RoutingDrift,
         SeedingStatus, Side, Step,
     },
-    decide::{Decided, Decision, Told, find_drift, phase_of, writes_routing},
+    decide::{Decided, Decision, Told, find_drift, is_resumed, phase_of, writes_routing},
     observe::{Member, Sight, Snapshot},
     postgres::{Lsn, Server},
     resources::{Kind, seeding_name},
@@ -98,6 +98,9 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
         && record.alarm.is_none()
     {
         record.alarm = Some(told.message.clone());
+    }
+    if let Some(record) = next.switchover.as_mut() {
+        record.unresumed.retain(|name| !is_resumed(seen, name));
     }
     if let Some(record) = next.switchover.as_mut().filter(|_| effects.analyzed) {
         record.analyzed = true;

@@ -41,22 +41,41 @@ pub const fn listen_port(haproxy: &Haproxy, port: u16) -> u16 {
 }
 
 /// Labels by which the HAProxy pods are found, as a selector.
-#[must_use]
-pub fn haproxy_selector(migration: &ClusterMigration, haproxy: &Haproxy) -> String {
+///
+/// # Errors
+/// See [`render_selector`].
+pub fn haproxy_selector(migration: &ClusterMigration, haproxy: &Haproxy) -> Result<String, String> {
     match &haproxy.own {
         Some(own) => render_selector(&own.selector),
-        None => format!(
+        None => Ok(format!(
             "{LABEL_MIGRATION}={},{LABEL_COMPONENT}=haproxy",
             migration.metadata.name.as_deref().unwrap_or_default()
-        ),
+        )),
     }
 }
 
-/// Labels as a selector. They were validated.
-#[must_use]
-pub fn render_selector(labels: &BTreeMap<String, String>) -> String {
-    let terms = labels.iter().map(|(key, value)| format!("{key}={value}"));
-    terms.collect::<Vec<_>>().join(",")
+/// Labels as a selector.
+///
+/// # Errors
+/// A sentence: one of them is no label. A comma, for example, would begin another term.
+pub fn render_selector(labels: &BTreeMap<String, String>) -> Result<String, String> {
+    let legal = |text: &str, more: char| {
+        text.len() <= 253
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || c == more)
+    };
+    let terms = labels.iter().map(|(key, value)| {
+        if !key.is_empty() && legal(key, '/') && legal(value, '.') {
+            return Ok(format!("{key}={value}"));
+        }
+        Err(format!(
+            "`{}: {}` is no label: write a key such as app.kubernetes.io/name and a value of letters, digits, '-', '_' and '.'",
+            key.escape_debug(),
+            value.escape_debug()
+        ))
+    });
+    Ok(terms.collect::<Result<Vec<_>, _>>()?.join(","))
 }
 
 /// The routing as the agents read it.
@@ -193,4 +212,32 @@ fn pod(migration: &ClusterMigration, account: &str, haproxy_image: &str, agent_i
         ],
         "volumes": [{"name": "config", "emptyDir": {}}, {"name": "sockets", "emptyDir": {}}],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_that_would_be_read_as_a_selector_is_refused() {
+        let render = |key: &str, value: &str| render_selector(&[(key.to_owned(), value.to_owned())].into());
+        assert_eq!(
+            render("app.kubernetes.io/name", "edge_1").unwrap(),
+            "app.kubernetes.io/name=edge_1"
+        );
+        assert!(render("app", "").is_ok());
+        for (key, value) in [
+            ("", "a"),
+            ("a,b", "c"),
+            ("a", "b,c"),
+            ("a", "b=c"),
+            ("a in (b)", "c"),
+            ("!a", "b"),
+            ("a", "b/c"),
+            ("a", "my app"),
+            ("a", "b\n"),
+        ] {
+            assert!(render(key, value).is_err(), "{key:?} {value:?}");
+        }
+    }
 }

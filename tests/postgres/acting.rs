@@ -44,7 +44,7 @@ impl Place {
             credentials: Credentials {
                 source: Server::login(),
                 target: Server::login(),
-                pgbouncer: None,
+                pgbouncer: Err("there is none".to_owned()),
             },
             seen: Snapshot {
                 now: jiff::Timestamp::now(),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mitosis::pgbouncer::{DatabaseName, fetch_databases, fetch_settings, pause, resume};
+use mitosis::pgbouncer::{DatabaseName, fetch_databases, fetch_settings, resume};
 use tokio::time::timeout;
 
 use crate::{
@@ -11,6 +11,15 @@ use crate::{
 };
 
 const OTHER: &str = "other \"one\"; x";
+
+/// Tells a PgBouncer to pause databases.
+async fn pause(bed: &Bed, databases: &[DatabaseName]) {
+    for database in databases {
+        mitosis::pgbouncer::pause(&Bed::login(), &bed.address(), database)
+            .await
+            .unwrap();
+    }
+}
 
 fn names(texts: &[&str]) -> Vec<DatabaseName> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -27,9 +36,7 @@ async fn clients_of_a_paused_database_wait_without_an_error_and_go_on_when_it_is
     assert_eq!(show(&console, "app").await.server_connections, 1);
 
     let began = Instant::now();
-    pause(&Bed::login(), &bed.address(), &names(&["app", OTHER]))
-        .await
-        .unwrap();
+    pause(&bed, &names(&["app", OTHER])).await;
     println!("paused after {:?}", began.elapsed());
     let app = show(&console, "app").await;
     assert!(app.paused && app.server_connections == 0, "{app:?}");
@@ -40,7 +47,7 @@ async fn clients_of_a_paused_database_wait_without_an_error_and_go_on_when_it_is
         "it was not paused"
     );
     // Twice, as after a crash in between.
-    pause(&Bed::login(), &bed.address(), &names(&["app"])).await.unwrap();
+    pause(&bed, &names(&["app"])).await;
 
     resume(&console, &names(&["app", OTHER])).await.unwrap();
     timeout(Duration::from_secs(5), waiting)
@@ -60,9 +67,7 @@ async fn a_pause_waits_for_a_transaction_and_outlives_the_session_that_ordered_i
     client.batch_execute("BEGIN; SELECT 1").await.unwrap();
 
     let began = Instant::now();
-    pause(&Bed::login(), &bed.address(), &names(&["app", OTHER]))
-        .await
-        .unwrap();
+    pause(&bed, &names(&["app", OTHER])).await;
     assert!(
         began.elapsed() < Duration::from_secs(1),
         "the order waited for the transaction"
@@ -94,12 +99,12 @@ async fn what_is_not_paused_keeps_no_other_from_being_resumed_and_no_name_is_a_c
     let bed = Bed::start(&server, "");
     let console = bed.console().await;
     bed.client(OTHER).await.simple_query("SELECT 1").await.unwrap();
-    pause(&Bed::login(), &bed.address(), &names(&["app"])).await.unwrap();
+    pause(&bed, &names(&["app"])).await;
     assert!(resume(&console, &names(&[OTHER, "app"])).await.is_err());
     assert!(!show(&console, "app").await.paused);
     // Words of a name are no words of a command.
     let name = names(&["app\"; PAUSE \"app"]);
-    pause(&Bed::login(), &bed.address(), &name).await.unwrap();
+    pause(&bed, &name).await;
     assert!(!show(&console, "app").await.paused && show(&console, name[0].as_str()).await.paused);
 }
 

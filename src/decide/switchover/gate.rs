@@ -8,7 +8,7 @@ use crate::{
         members::{conninfo_between, is_told_to_follow},
         poolers::list_problems,
         proxies::find_former_workers,
-        routing::find_laggards,
+        routing::{find_laggards, without_silent},
     },
     haproxy::State,
     observe::{Member, Sight},
@@ -75,8 +75,11 @@ pub(super) fn find_obstacles(turn: &Turn<'_>) -> Vec<Obstacle> {
     obstacles.extend(find_between(turn, primary, standby));
     let routing = turn.seen.traffic.routing.as_ref();
     let generation = routing.map_or(0, |routing| routing.generation);
-    for laggard in find_laggards(turn.seen, generation, State::Open) {
-        obstacles.push(obstacle(Check::ProxiesReady, format!("HAProxy pod {laggard}")));
+    for laggard in without_silent(turn.seen, find_laggards(turn.seen, generation, State::Open)) {
+        obstacles.push(obstacle(
+            Check::ProxiesReady,
+            format!("HAProxy pod {}", laggard.message),
+        ));
     }
     let former = turn.seen.traffic.pods.iter().filter_map(find_former_workers);
     obstacles.extend(former.map(|message| obstacle(Check::NoFormerWorkers, format!("HAProxy pod {message}"))));

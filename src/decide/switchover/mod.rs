@@ -16,7 +16,7 @@ pub use table::{Answer, Observation, Row, TABLE, render};
 use super::{
     Action, Advance, Decision, Told,
     members::{conninfo_between, plan_labels},
-    poolers::{list_paused, list_serving},
+    poolers::{list_paused, list_serving, list_unresumed},
     replicate::Synchronized,
     routing::plan_switch,
     way_back::way_back_until,
@@ -32,6 +32,8 @@ use crate::{
 const SOON: Duration = Duration::from_millis(2);
 /// How soon to look again while something is missing that nobody can hurry.
 const LATER: Duration = Duration::from_millis(50);
+/// Seconds in which clients are usually held.
+const AT_ONCE: f64 = 0.5;
 /// How soon the gate is looked at again.
 const AT_GATE: Duration = Duration::from_secs(1);
 /// A link whose upstream was not heard of for longer is not fresh, in seconds.
@@ -73,6 +75,7 @@ pub fn begin(seen: &Snapshot, pair: &Synchronized) -> Decision {
         proof: None,
         first_write: None,
         alarm: None,
+        unresumed: Vec::new(),
         analyzed: false,
         abort_reason: None,
         steps: Vec::new(),
@@ -161,6 +164,9 @@ impl Turn<'_> {
     /// Records the next step, with what was seen that it needs to know later.
     fn enter(&self, to: Step, because: String) -> Decision {
         let mut record = self.record.clone();
+        if matches!(self.record.step, Step::Route | Step::Release) {
+            record.unresumed = list_unresumed(self.seen);
+        }
         match (self.record.step, to) {
             (_, Step::Restore | Step::Aborted) if record.abort_reason.is_none() => {
                 record.abort_reason = Some(because.clone());
@@ -390,6 +396,8 @@ impl Turn<'_> {
             recheck: match step {
                 Step::Gate if reason == Reason::GateClosed && self.prepared_lsn().is_none() => AT_GATE,
                 Step::Follow | Step::Finish | Step::Restore | Step::Promote => LATER,
+                // What has not come at once comes no sooner for being asked for.
+                Step::Hold if self.waiting() > AT_ONCE => LATER,
                 _ => SOON,
             },
         }

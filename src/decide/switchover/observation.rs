@@ -9,8 +9,8 @@ use crate::{
     api::{DesiredPhase, LongTransactions, OnPauseTimeout, Proof, Side, Step},
     decide::{
         members::{conninfo_between, is_told_to_follow, plan_labels},
-        poolers::{find_busy, find_unseen, list_paused, list_serving},
-        routing::{find_laggards, find_unproven, has_held_routes, plan_switch},
+        poolers::{find_busy, find_unseen, list_left_paused, list_paused, list_serving},
+        routing::{find_laggards, find_unproven, has_held_routes, is_led_by_one, plan_switch, without_silent},
     },
     haproxy::State,
     observe::{Member, Sight},
@@ -27,6 +27,11 @@ const FINISH_PATIENCE: f64 = 600.0;
 const FOLLOW_PATIENCE: f64 = 60.0;
 /// Seconds for which it waits until the new primary was reached through every HAProxy pod; what hinders that may be a network policy.
 const REACH_PATIENCE: f64 = 10.0;
+
+/// Seconds for which all HAProxy pods are waited for before PgBouncer is let go on to those that lead to the primary.
+const PROXY_PATIENCE: f64 = 2.0;
+/// Seconds for which a HAProxy pod that does not answer is waited for where a switchover may go on without it.
+const SILENCE: f64 = 1.5;
 
 /// An observation and what a person should know of it; empty when the observation says it all.
 pub(super) type Observed = (Seen, String);
@@ -160,7 +165,7 @@ impl Turn<'_> {
 
     /// What is left to be done at PgBouncer before HAProxy holds; nothing where it waits, or has waited for long enough.
     fn at_pause(&self) -> Option<Observed> {
-        let pgbouncer = self.seen.migration.spec.traffic.as_ref()?.pgbouncer.as_ref()?;
+        let pgbouncer = self.seen.migration.spec.pgbouncer()?;
         let is_late = self.waiting() > std::time::Duration::from(pgbouncer.pause_timeout).as_secs_f64();
         if is_late && pgbouncer.on_timeout == OnPauseTimeout::Proceed {
             return None;
@@ -172,21 +177,34 @@ impl Turn<'_> {
         Some((if is_late { Seen::PoolersLate } else { Seen::PoolersBusy }, busy))
     }
 
-    /// What is left to be done at PgBouncer once HAProxy leads to the primary. One that is away is not waited for without end: the plan's
-    /// findings name it when it is seen paused later.
-    fn at_resume(&self) -> Option<Observed> {
-        if !list_paused(self.seen).is_empty() {
-            return Some(plain(Seen::PoolersPaused));
-        }
-        let unseen = find_unseen(self.seen).filter(|_| self.waiting() < REACH_PATIENCE)?;
-        Some((Seen::PoolersUnseen, unseen))
-    }
-
+    /// Clients of HAProxy are released. Those of PgBouncer come next, and before others when a pod keeps everybody waiting: what leads to no
+    /// other server cannot lead them wrong.
     fn at_release(&self) -> Observed {
         match self.at_proxies(State::Open) {
-            (Seen::ProxiesDone, detail) => self.at_resume().unwrap_or((Seen::ProxiesDone, detail)),
-            other => other,
+            done @ (Seen::ProxiesDone, _) => self.at_resume().or_else(|| self.at_unseen()).unwrap_or(done),
+            behind => self.at_late_release(behind),
         }
+    }
+
+    fn at_late_release(&self, other: Observed) -> Observed {
+        let (_, first) = self.wanted_routing();
+        let is_late = other.0 == Seen::ProxiesBehind && self.waiting() > PROXY_PATIENCE;
+        if is_late && is_led_by_one(self.seen, first) && !list_paused(self.seen).is_empty() {
+            return plain(Seen::PoolersPaused);
+        }
+        other
+    }
+
+    /// Databases of PgBouncer that are paused. One that does not go on when it is told to is not waited for without end: what is left then is
+    /// on record.
+    fn at_resume(&self) -> Option<Observed> {
+        let is_due = self.waiting() < REACH_PATIENCE && !list_paused(self.seen).is_empty();
+        is_due.then(|| plain(Seen::PoolersPaused))
+    }
+
+    fn at_unseen(&self) -> Option<Observed> {
+        let unseen = find_unseen(self.seen).filter(|_| self.waiting() < REACH_PATIENCE)?;
+        Some((Seen::PoolersUnseen, unseen))
     }
 
     fn at_proxies(&self, state: State) -> Observed {
@@ -201,10 +219,16 @@ impl Turn<'_> {
         match plan_switch(self.seen, primary, first, state) {
             Err(message) => (Seen::AddressUnknown, message),
             Ok((_, actions)) if !actions.is_empty() => plain(Seen::ProxiesUntold),
-            Ok((generation, _)) => match find_laggards(self.seen, generation, state).into_iter().next() {
-                Some(laggard) => (Seen::ProxiesBehind, laggard),
-                None => plain(Seen::ProxiesDone),
-            },
+            Ok((generation, _)) => {
+                let mut laggards = find_laggards(self.seen, generation, state);
+                if self.waiting() > SILENCE {
+                    laggards = without_silent(self.seen, laggards);
+                }
+                match laggards.into_iter().next() {
+                    Some(laggard) => (Seen::ProxiesBehind, laggard.message),
+                    None => plain(Seen::ProxiesDone),
+                }
+            }
         }
     }
 
@@ -212,9 +236,14 @@ impl Turn<'_> {
     fn at_route(&self) -> Observed {
         let in_time = self.record.deadline.is_none_or(|deadline| self.seen.now <= deadline);
         let awaited = self.seen.migration.spec.switchover.canary && self.record.first_write.is_none() && in_time;
-        match self.at_release() {
-            (Seen::NoRoutes | Seen::ProxiesDone, _) if awaited => plain(Seen::Unconfirmed),
-            other => other,
+        match self.at_proxies(State::Open) {
+            (Seen::NoRoutes, _) if awaited => plain(Seen::Unconfirmed),
+            done @ (Seen::ProxiesDone, _) => {
+                let unconfirmed = || awaited.then(|| plain(Seen::Unconfirmed));
+                let next = self.at_resume().or_else(unconfirmed);
+                next.or_else(|| self.at_unseen()).unwrap_or(done)
+            }
+            other => self.at_late_release(other),
         }
     }
 
@@ -334,6 +363,9 @@ impl Turn<'_> {
             );
         }
         let waiting = self.waiting_to_follow();
+        if waiting < FOLLOW_PATIENCE && !list_left_paused(self.seen, self.record).is_empty() {
+            return plain(Seen::PoolersPaused);
+        }
         if let Some(pod) = find_unproven(self.seen).filter(|_| waiting < REACH_PATIENCE) {
             return (Seen::ProxiesUnproven, pod.to_owned());
         }

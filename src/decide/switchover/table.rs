@@ -389,6 +389,12 @@ pub const TABLE: &[Row] = &[
         Step::Follow,
         "every HAProxy pod leads to the new primary",
     ),
+    act(
+        Step::Follow,
+        Seen::PoolersPaused,
+        Effect::Resume,
+        "an instance of PgBouncer that was away when clients were released is told to go on",
+    ),
     enter(
         Step::Follow,
         Seen::Deleted,
