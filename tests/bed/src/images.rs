@@ -5,8 +5,8 @@ mod debian;
 mod haproxy;
 mod layout;
 mod mitosis;
-mod pgbouncer;
-mod pgpool;
+mod packaged;
+mod pooler;
 mod postgres;
 
 use std::fs;
@@ -67,8 +67,8 @@ impl Image {
         match self {
             Self::Postgres(major) => postgres::build(*major, cache, progress),
             Self::Haproxy(version) => haproxy::build(version, cache, progress),
-            Self::Pgbouncer(version) => pgbouncer::build(version, cache, progress),
-            Self::Pgpool(version) => pgpool::build(version, cache, progress),
+            Self::Pgbouncer(version) => pooler::build_pgbouncer(version, cache, progress),
+            Self::Pgpool(version) => pooler::build_pgpool(version, cache, progress),
             Self::Busybox => busybox::busybox(cache, progress),
             Self::Pause => busybox::pause(cache, progress),
             Self::Mitosis { binary } => mitosis::build(binary.as_deref(), cache, progress),

@@ -21,21 +21,28 @@ use crate::{Servers, Stage, pgbouncer::POOLED_ADDRESS, until};
 /// ClusterIP of HAProxy's Service, by which the application was told to connect.
 pub const WRITE_ADDRESS: &str = "10.96.100.10";
 /// What writes beside the ledger's clients that keep their session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Load {
     /// Scale of pgbench's data: 10 is 1,000,000 accounts, about 150 MB.
+    #[arg(long)]
     pub scale: u32,
     /// Transactions of pgbench a second, by 4 clients.
+    #[arg(long)]
     pub rate: u32,
     /// Ledger clients that keep their session.
+    #[arg(long)]
     pub long: u32,
     /// Ledger clients that open a session for each row.
+    #[arg(long)]
     pub short: u32,
     /// Milliseconds between the rows of a ledger client.
+    #[arg(long)]
     pub pace: u64,
     /// Through what the ledger's clients write.
+    #[arg(long)]
     pub ledger: Way,
     /// Through what pgbench writes.
+    #[arg(long)]
     pub pgbench: Way,
 }
 
@@ -140,6 +147,7 @@ impl Stage {
         let process = Command::new(stage_program()?)
             .arg("load")
             .args([
+                format!("--scale={}", load.scale),
                 format!("--rate={}", load.rate),
                 format!("--long={}", load.long),
                 format!("--short={}", load.short),

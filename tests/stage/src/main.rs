@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use mitosis_bed::{State, cluster};
 use mitosis_site::Site;
 use mitosis_stage::{
-    Load, Stage, WRITE_ADDRESS, Way, bench_routing, bench_seeding, bench_switchover, carry, demo, load_is_running,
+    Load, Stage, WRITE_ADDRESS, bench_routing, bench_seeding, bench_switchover, carry, demo, load_is_running,
 };
 
 /// Scale of pgbench's data: 10 is 1,000,000 accounts, about 150 MB.
@@ -72,26 +72,7 @@ enum Command {
     },
     /// Carries the load until SIGTERM
     #[command(hide = true)]
-    Load {
-        /// Transactions of pgbench a second
-        #[arg(long)]
-        rate: u32,
-        /// Ledger clients that keep their session
-        #[arg(long)]
-        long: u32,
-        /// Ledger clients that open a session for each row
-        #[arg(long)]
-        short: u32,
-        /// Milliseconds between the rows of a ledger client
-        #[arg(long)]
-        pace: u64,
-        /// Through what the ledger's clients write
-        #[arg(long)]
-        ledger: Way,
-        /// Through what pgbench writes
-        #[arg(long)]
-        pgbench: Way,
-    },
+    Load(Load),
 }
 
 fn main() -> Result<()> {
@@ -124,21 +105,6 @@ fn main() -> Result<()> {
         Command::BenchSeeding { postgres } => bench_seeding(postgres),
         Command::BenchSwitchover { postgres, rounds } => bench_switchover(postgres, rounds),
         Command::BenchRouting { postgres, rounds } => bench_routing(postgres, rounds),
-        Command::Load {
-            rate,
-            long,
-            short,
-            pace,
-            ledger,
-            pgbench,
-        } => carry(Load {
-            scale: SCALE,
-            rate,
-            long,
-            short,
-            pace,
-            ledger,
-            pgbench,
-        }),
+        Command::Load(load) => carry(load),
     }
 }

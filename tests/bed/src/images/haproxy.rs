@@ -4,11 +4,9 @@ use anyhow::{Result, bail};
 
 use super::Built;
 use super::debian::Debian;
-use super::layout::Layout;
+use super::packaged::Packaged;
 use crate::cache::Cache;
 use crate::progress::Progress;
-
-const REVISION: &[u8] = b"1";
 
 pub(super) fn build(version: &str, cache: &Cache, progress: &Progress) -> Result<Built> {
     let suite = match version {
@@ -27,28 +25,17 @@ pub(super) fn build(version: &str, cache: &Cache, progress: &Progress) -> Result
         ],
         ..Debian::default()
     };
-    let name = format!("haproxy:{version}");
-    let entry = cache.entry(
-        &format!("image-haproxy-{version}"),
-        &[REVISION, debian.source().as_bytes()],
-        |folder| {
-            progress.step("images", format!("making {name} from Debian {suite}"));
-            let root = folder.join("root.tar");
-            debian.write(&root)?;
-            let settings = [
-                "user=99:99",
-                "env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "stopsignal=SIGUSR1",
-                "cmd=haproxy",
-                "cmd=-f",
-                "cmd=/usr/local/etc/haproxy/haproxy.cfg",
-            ];
-            Layout::new(folder, &name)?
-                .layer(&root)?
-                .configure(&settings)?
-                .finish()?;
-            Ok(std::fs::remove_file(root)?)
-        },
-    )?;
-    Built::in_entry(&name, &entry)
+    Packaged {
+        name: "haproxy",
+        version,
+        debian,
+        settings: &[
+            "user=99:99",
+            "stopsignal=SIGUSR1",
+            "cmd=haproxy",
+            "cmd=-f",
+            "cmd=/usr/local/etc/haproxy/haproxy.cfg",
+        ],
+    }
+    .build(cache, progress)
 }
