@@ -53,7 +53,7 @@ fn source_members_are_frozen_once_seeding_began_and_free_before() {
 }
 
 #[test]
-fn a_budget_below_two_seconds_and_a_route_without_a_destination_are_refused_with_a_remedy() {
+fn what_cannot_be_meant_is_refused_with_a_remedy() {
     let refused = |change: fn(&mut ClusterMigration), remedy: &str| {
         let mut migration = example();
         change(&mut migration);
@@ -66,7 +66,18 @@ fn a_budget_below_two_seconds_and_a_route_without_a_destination_are_refused_with
     );
     refused(
         |migration| migration.spec.traffic.as_mut().unwrap().routes[0].postgres = None,
-        "a route has either postgres",
+        "a route has one of postgres",
+    );
+    refused(
+        |migration| migration.spec.traffic.as_mut().unwrap().haproxy.managed = None,
+        "HAProxy is either managed, or own",
+    );
+    refused(
+        |migration| {
+            let nowhere = serde_json::json!({"credentials": {"secretName": "shop-pgbouncer"}});
+            migration.spec.traffic.as_mut().unwrap().pgbouncer = serde_json::from_value(nowhere).unwrap();
+        },
+        "name the instances of PgBouncer by hosts, or their pods by selector",
     );
     refused(
         |migration| migration.spec.source.members[0].name = "A1".to_owned(),
