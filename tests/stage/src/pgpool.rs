@@ -75,9 +75,9 @@ fn with_address(manifest: &str, address: &str) -> Result<String> {
 
 impl Drop for Pgpool<'_> {
     fn drop(&mut self) {
-        let names = ["pgpool", "old-pgpool"];
+        let names = ["pgpool", "old-pgpool", USERS];
         for name in names {
-            let kinds = "deployment,service,configmap";
+            let kinds = "deployment,service,configmap,secret";
             let arguments = [
                 "delete",
                 kinds,
