@@ -19,7 +19,7 @@ pub struct Traffic {
     #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, b.port == a.port))")
         .message("each route needs a port of its own"))]
     pub routes: Vec<Route>,
-    /// PgBouncer between the clients and HAProxy: paused around the switch, so that no statement fails.
+    /// PgBouncer between the clients and HAProxy: paused around the switch, so that its clients wait instead of getting errors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pgbouncer: Option<Pgbouncer>,
     /// What is done about sessions on the primary that did not come through HAProxy.
