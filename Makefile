@@ -8,7 +8,7 @@ STAGE = $(CARGO) run --quiet --package mitosis-stage --bin stage --
 
 help:
 	@echo "make demo    one complete migration under write load (POSTGRES=15, 17 or 18)"
-	@echo "make test-faults  something breaks at each step, the operator ends at every point (an hour and a half)"
+	@echo "make test-faults  something breaks at each step, the operator ends at every point (more than two hours)"
 	@echo "make test-guards  takes away each guard of the switchover in turn and expects a test to fail (an hour)"
 	@echo "make up      cluster, source site, operator and load to try things by hand;  eval \"\$$(make env)\""
 	@echo "make down    removes all of it"
