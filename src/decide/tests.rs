@@ -573,6 +573,49 @@ fn a_fork_that_is_not_where_the_old_primary_ended_raises_an_alarm() {
 }
 
 #[test]
+fn a_switch_ends_when_the_old_slot_is_known_to_be_gone_everywhere_or_a_member_does_not_answer_for_long() {
+    let mut world = followed();
+    let now = world.seen.now;
+    let record = world.status().switchover.as_mut().unwrap();
+    record.step = Step::Finish;
+    record.analyzed = true;
+    record.steps = [Step::Follow, Step::Finish]
+        .map(|step| crate::api::StepRecord {
+            step,
+            start_time: now,
+            because: String::new(),
+        })
+        .into();
+    let mut lost = world.clone();
+    assert_eq!(world.advances_to(), Some(Step::Done));
+    world.change("a2", |a2| {
+        a2.slots = vec![crate::postgres::Slot {
+            name: "mitosis_shop_1".to_owned(),
+            active: false,
+            wal_status: None,
+        }]
+    });
+    assert!(matches!(actions(&world).as_slice(), [Action::DropSlot { on, .. }] if on.as_str() == "a2"));
+    lost.lose("a2");
+    assert!(waits(&lost).contains("a2"), "{}", waits(&lost));
+    lost.pass(61);
+    assert_eq!(lost.advances_to(), Some(Step::Done));
+}
+
+#[test]
+fn the_resource_is_not_ready_before_its_switch_has_come_to_its_end() {
+    let ready = |step: Step| {
+        let mut world = followed();
+        world.status().switchover.as_mut().unwrap().step = step;
+        let status = crate::report::build_status(&world.seen, &world.decide(), &crate::act::Effects::default());
+        let found = crate::api::find_condition(&status.conditions, crate::api::ConditionType::Ready);
+        found.map(|condition| condition.status.clone())
+    };
+    assert_eq!(ready(Step::Finish).as_deref(), Some("False"));
+    assert_eq!(ready(Step::Done).as_deref(), Some("True"));
+}
+
+#[test]
 fn an_undone_attempt_makes_the_old_primary_writable_then_releases_clients_then_is_recorded() {
     let mut world = World::switching(Step::Restore);
     world.change("a1", |a1| a1.in_recovery = true);

@@ -190,8 +190,11 @@ pub(crate) const fn needs_person(reason: Reason) -> bool {
     )
 }
 
+/// A switchover that has not come to its end is not settled, wherever clients are led by then.
 fn is_settled(seen: &Snapshot, next: &ClusterMigrationStatus, told: &Told) -> bool {
-    is_where_wanted(seen, next)
+    let ended = next.switchover.as_ref().is_none_or(|record| record.step.is_terminal());
+    ended
+        && is_where_wanted(seen, next)
         && matches!(
             told.reason,
             Reason::Synchronized | Reason::Done | Reason::PreflightPassed | Reason::OldSideBehind | Reason::Expired

@@ -404,8 +404,19 @@ impl Turn<'_> {
         if self.new.server().is_none() {
             return (Seen::NewUnseen, self.new.unseen_because());
         }
+        let unseen: Vec<&str> = self
+            .seen
+            .members
+            .iter()
+            .filter(|member| member.server().is_none())
+            .map(|member| member.name.as_str())
+            .collect();
         if self.record.analyzed && self.keepers_of_old_slot().is_empty() {
-            plain(Seen::Ready)
+            if unseen.is_empty() || self.waiting_to_follow() > FOLLOW_PATIENCE {
+                plain(Seen::Ready)
+            } else {
+                (Seen::Behind, unseen.join(", "))
+            }
         } else if self.waiting() > FINISH_PATIENCE {
             (Seen::GivenUp, format!("run ANALYZE on {}", self.new.name))
         } else {

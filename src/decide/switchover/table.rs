@@ -76,7 +76,7 @@ pub enum Observation {
     ForkElsewhere,
     /// The new primary was not reached by SQL through every HAProxy pod.
     ProxiesUnproven,
-    /// Not every member streams on the new timeline.
+    /// Not every member is known to stream on the new timeline.
     Behind,
     /// What is left to be done does not come to its end, and was waited for long enough.
     GivenUp,
@@ -447,6 +447,11 @@ pub const TABLE: &[Row] = &[
         "the ClusterMigration is being deleted",
     ),
     wait(Step::Finish, Seen::NewUnseen, "the new primary was not seen"),
+    wait(
+        Step::Finish,
+        Seen::Behind,
+        "a member that may keep the old slot was not seen",
+    ),
     act(
         Step::Finish,
         Seen::Unfinished,
