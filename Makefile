@@ -56,7 +56,7 @@ test: check test-versions
 test-faults: tools
 	$(CARGO) build --quiet --package mitosis-stage --bins
 	$(CARGO) build --quiet --package pg-mitosis --bin mitosis --features crash-points
-	$(CARGO) test --package mitosis-stage --test faults -- --nocapture
+	$(CARGO) test --package mitosis-stage --test faults -- --nocapture --test-threads=1
 	$(CARGO) test --package mitosis-stage --test crash -- --nocapture
 
 # Each guard is taken away in turn; a test must fail (about an hour).
