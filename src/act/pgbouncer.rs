@@ -1,12 +1,14 @@
 //! Actions on PgBouncer.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 
 use super::{Actor, Error};
 use crate::{
     decide::PoolerOrder,
-    pgbouncer::{pause, resume},
-    postgres::Login,
+    pgbouncer::{pause, resume, wait_for_logins},
+    postgres::{self, Login},
 };
 
 impl Actor<'_> {
@@ -22,11 +24,21 @@ impl Actor<'_> {
     /// Tells all instances at once. What one of them does not do is seen in the next look, and keeps nobody from telling the others.
     pub(super) async fn pause_poolers(&self, orders: &[PoolerOrder]) -> Result<(), Error> {
         let login = self.console()?;
+        let pgbouncer = self.seen.migration.spec.pgbouncer();
+        // The other half is for the transactions.
+        let patience = pgbouncer.map_or(Duration::ZERO, |pgbouncer| Duration::from(pgbouncer.pause_timeout) / 2);
         let told = orders.iter().map(async |order| {
             for database in &order.databases {
+                let ready = async {
+                    let console = login.connect(&order.address).await?;
+                    wait_for_logins(&console, database, patience).await?;
+                    Ok::<_, postgres::Error>(console)
+                };
+                let ready = ready.await;
                 // Nobody would let those go on whom a process that was frozen pauses later.
                 self.ensure_lease()?;
-                if let Err(because) = pause(login, &order.address, database).await {
+                let paused = async { pause(ready?, database).await };
+                if let Err(because) = paused.await {
                     tracing::warn!(pgbouncer = order.name, %database, %because, "not paused");
                 }
             }

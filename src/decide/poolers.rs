@@ -183,6 +183,19 @@ fn find_in_databases(spec: &Pgbouncer, pooler: &Pooler, settings: Option<&Settin
                 is_obstacle: true,
             });
         }
+        if database.keeps_servers {
+            problems.push(Problem {
+                message: format!(
+                    "PgBouncer {name} keeps servers of {} (min_pool_size): it would log in while it is paused, which fails, and turn \
+                     clients away for server_login_retry",
+                    database.name
+                ),
+                remedy: "run `SET min_pool_size = 0` on its console for the time of the switch, or take min_pool_size out of its \
+                         configuration and `RELOAD`"
+                    .to_owned(),
+                is_obstacle: true,
+            });
+        }
         if database.paused {
             problems.push(Problem {
                 message: format!("PgBouncer {name} has {} paused, and its clients wait", database.name),
@@ -262,13 +275,16 @@ mod tests {
     #[test]
     fn what_would_fail_statements_or_leave_clients_waiting_is_told_with_its_instance() {
         type Break = fn(&mut World);
-        let breaks: [(&str, Break); 6] = [
+        let breaks: [(&str, Break); 7] = [
             ("no pod of PgBouncer", |world| world.seen.traffic.poolers.clear()),
             ("pgbouncer-2 was not seen: gone", |world| {
                 world.seen.traffic.poolers[1].sight = Err("gone".to_owned());
             }),
             ("pgbouncer-1 pools sessions of app", |world| {
                 world.change_pooler(0, |instance| instance.settings.as_mut().unwrap().pools_sessions = true);
+            }),
+            ("pgbouncer-1 keeps servers of app", |world| {
+                world.change_pooler(0, |instance| instance.databases[0].keeps_servers = true);
             }),
             ("pgbouncer-1 has app paused", |world| {
                 world.change_pooler(0, |instance| instance.databases[0].paused = true);

@@ -270,6 +270,7 @@ impl World {
                         paused: false,
                         server_connections: 3,
                         pools_sessions: None,
+                        keeps_servers: false,
                     }],
                     settings: Some(Settings {
                         shares_port: false,

@@ -9,13 +9,10 @@ mod name;
 use std::time::Duration;
 
 pub use name::DatabaseName;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::SimpleQueryRow;
 
-use crate::{
-    address::Address,
-    postgres::{Error, Login, Session},
-};
+use crate::postgres::{Error, Session};
 
 /// Database of the console.
 pub const CONSOLE: &str = "pgbouncer";
@@ -23,6 +20,8 @@ pub const CONSOLE: &str = "pgbouncer";
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long an answer to `PAUSE` is waited for; a database whose server connections are idle has paused by then.
 const AT_ONCE: Duration = Duration::from_millis(20);
+/// Between two looks at logins, which take 5 to 20 ms.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// What an instance of PgBouncer has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +43,8 @@ pub struct Database {
     pub server_connections: u64,
     /// Whether servers are released at the end of a session only, where the database says how.
     pub pools_sessions: Option<bool>,
+    /// Whether it keeps servers for clients to come (`min_pool_size`), for which it logs in while it is paused as well.
+    pub keeps_servers: bool,
 }
 
 /// Settings of PgBouncer.
@@ -94,6 +95,11 @@ fn read_database(what: &'static str, row: &SimpleQueryRow, name: DatabaseName) -
             .flatten()
             .filter(|mode| !mode.is_empty())
             .map(pools_sessions),
+        keeps_servers: row
+            .try_get("min_pool_size")
+            .ok()
+            .flatten()
+            .is_some_and(|size| size != "0"),
         name,
     })
 }
@@ -126,13 +132,51 @@ pub async fn fetch_settings(console: &Session) -> Result<Settings, Error> {
     })
 }
 
+/// How many of PgBouncer's logins to a server of a database are under way.
+///
+/// # Errors
+/// The console does not answer, refuses, or says what is not understood.
+pub async fn count_logins(console: &Session, database: &DatabaseName) -> Result<u64, Error> {
+    let what = "SHOW POOLS";
+    let rows = console.ask(what, ANSWER, what).await?;
+    let pools = rows
+        .iter()
+        .filter(|row| row.try_get("database").ok().flatten() == Some(database.as_str()));
+    pools
+        .map(|row| {
+            let logins = row.try_get("sv_login").ok().flatten();
+            logins
+                .and_then(|logins| logins.parse::<u64>().ok())
+                .ok_or_else(|| Error::Answer {
+                    what,
+                    because: format!("sv_login is {logins:?}"),
+                })
+        })
+        .sum()
+}
+
+/// Waits until PgBouncer logs in to no server of a database, for at most `patience`: a login that takes longer is likely to fail anyway.
+///
+/// A pause ends a login that it meets, and PgBouncer takes that for a failed one: it turns clients away after it is resumed, until
+/// `server_login_retry` is over (seen with PgBouncer 1.18 and 1.24).
+///
+/// # Errors
+/// The console does not answer, refuses, or says what is not understood.
+pub async fn wait_for_logins(console: &Session, database: &DatabaseName, patience: Duration) -> Result<(), Error> {
+    let deadline = Instant::now() + patience;
+    while count_logins(console, database).await? > 0 && Instant::now() < deadline {
+        sleep(BETWEEN_LOOKS).await;
+    }
+    Ok(())
+}
+
 /// Tells an instance to pause a database. That its transactions end is observed, not waited for.
+///
+/// It takes the session: one that waits for its answer takes no further command.
 ///
 /// # Errors
 /// The console does not answer or refuses.
-pub async fn pause(login: &Login, address: &Address, database: &DatabaseName) -> Result<(), Error> {
-    // A session of its own: one that waits for its answer takes no further command.
-    let console = login.connect(address).await?;
+pub async fn pause(console: Session, database: &DatabaseName) -> Result<(), Error> {
     let command = format!("PAUSE {}", database.quoted());
     match timeout(AT_ONCE, console.ask("PAUSE", ANSWER, &command)).await {
         Ok(answer) => answer.map(drop),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mitosis::pgbouncer::{DatabaseName, fetch_databases, fetch_settings, resume};
+use mitosis::pgbouncer::{DatabaseName, count_logins, fetch_databases, fetch_settings, resume, wait_for_logins};
 use tokio::time::timeout;
 
 use crate::{
@@ -10,14 +10,16 @@ use crate::{
     servers::Server,
 };
 
+/// How long a login may take that a pause waits for.
+const PATIENCE: Duration = Duration::from_secs(5);
 const OTHER: &str = "other \"one\"; x";
 
 /// Tells a PgBouncer to pause databases.
 async fn pause(bed: &Bed, databases: &[DatabaseName]) {
     for database in databases {
-        mitosis::pgbouncer::pause(&Bed::login(), &bed.address(), database)
-            .await
-            .unwrap();
+        let console = bed.console().await;
+        wait_for_logins(&console, database, PATIENCE).await.unwrap();
+        mitosis::pgbouncer::pause(console, database).await.unwrap();
     }
 }
 
@@ -96,6 +98,40 @@ async fn a_pause_waits_for_a_transaction_and_outlives_the_session_that_ordered_i
 }
 
 #[tokio::test]
+async fn a_pause_waits_for_a_login_to_a_server_and_turns_no_client_away_after_it() {
+    let server = Server::primary();
+    let bed = Bed::start(&server, "");
+    let console = bed.console().await;
+    let (first, second) = (bed.client("app").await, bed.client("app").await);
+    first.batch_execute("BEGIN").await.unwrap();
+    // The next login takes a second.
+    let direct = server.session_of("settings").await;
+    for statement in ["ALTER SYSTEM SET post_auth_delay = 1", "SELECT pg_reload_conf()"] {
+        direct.batch_execute(statement).await.unwrap();
+    }
+    let asking = tokio::spawn(async move { second.simple_query("SELECT 1").await.map(|_| second) });
+    let app = &names(&["app"])[0];
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while count_logins(&console, app).await.unwrap() == 0 {
+        assert!(Instant::now() < deadline, "no login begins");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    pause(&bed, &names(&["app"])).await;
+    assert_eq!(count_logins(&console, app).await.unwrap(), 0);
+    let second = timeout(PATIENCE, asking).await.expect("it was served before the pause");
+    let second = second.unwrap().unwrap();
+
+    first.batch_execute("COMMIT").await.unwrap();
+    let app = show(&console, "app").await;
+    assert!(app.paused, "{app:?}");
+
+    resume(&console, &names(&["app"])).await.unwrap();
+    second.simple_query("SELECT 2").await.expect("it is not turned away");
+    bed.client("app").await.simple_query("SELECT 3").await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_not_paused_keeps_no_other_from_being_resumed_and_no_name_is_a_command() {
     let server = Server::primary();
     let bed = Bed::start(&server, "");
@@ -127,4 +163,26 @@ async fn settings_that_a_switchover_depends_on_are_read() {
     assert_eq!(settings.query_wait, None);
     let databases = fetch_databases(&console).await.unwrap();
     assert_eq!(databases.len(), 1, "the console's own is none of them: {databases:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_keeps_servers_is_told_of_and_turns_no_client_away_once_it_keeps_none() {
+    let server = Server::primary();
+    let bed = Bed::start(&server, "min_pool_size = 1\n");
+    let console = bed.console().await;
+    let client = bed.client("app").await;
+    client.simple_query("SELECT 1").await.unwrap();
+    assert!(show(&console, "app").await.keeps_servers);
+
+    let (what, remedy) = ("settings", "SET min_pool_size = 0");
+    console.ask(what, PATIENCE, remedy).await.unwrap();
+    assert!(!show(&console, "app").await.keeps_servers);
+    pause(&bed, &names(&["app"])).await;
+    // Servers are kept up by rounds that come three times a second.
+    let rounds = timeout(Duration::from_secs(1), client.simple_query("SELECT 2"));
+    assert!(rounds.await.is_err(), "it is not paused");
+    resume(&console, &names(&["app"])).await.unwrap();
+    let again = bed.client("app").await;
+    let answered = timeout(PATIENCE, again.simple_query("SELECT 3")).await;
+    answered.expect("a login is not waited for").unwrap();
 }
