@@ -1,7 +1,6 @@
 //! Holding clients and releasing them.
 
 use std::{
-    collections::BTreeMap,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -128,7 +127,11 @@ impl Haproxy {
             let (running, processes) = tokio::join!(self.admin.running(), self.master.processes());
             // A session without a server reaches none, and it may stay for long: HAProxy cannot end it before its client has taken the last of
             // its answer.
-            let sessions = sum(&running?.load.with_server, &backends);
+            let with_server = running?.load.with_server;
+            let theirs = with_server
+                .iter()
+                .filter(|((backend, _), _)| backends.contains(backend));
+            let sessions = theirs.map(|(_, sessions)| sessions).sum();
             let old_workers = processes?.old_workers;
             if sessions == 0 && old_workers == 0 {
                 return Ok(());
@@ -172,6 +175,9 @@ impl Haproxy {
         let former = self.running.take();
         let safe = held && running.version.runtime_release_is_safe();
         let at_run_time = match (&former, &wanted) {
+            (Some(former), Some(wanted)) if !held && wanted.leads_as(former) => {
+                self.change_standbys(former, wanted).await?
+            }
             (Some(former), Some(wanted)) if safe && wanted.has_form_of(former) => {
                 self.release_at_run_time(former, wanted).await?
             }
@@ -200,7 +206,7 @@ impl Haproxy {
             sleep(POLL).await;
             seen = self.admin.servers().await?;
         }
-        self.admin.take_into_service(&servers).await?;
+        self.admin.set_service(&servers).await?;
         let routes = wanted.routes().iter();
         let held: Vec<RouteName> = routes
             .filter(|route| route.kind.is_held())
@@ -218,6 +224,61 @@ impl Haproxy {
             generation = wanted.generation(),
             milliseconds = start.elapsed().as_millis(),
             "HAProxy was changed into the configuration at run time"
+        );
+        Ok(true)
+    }
+
+    /// Takes standbys into service or out of it: a reload, which every version could do, would end sessions on other servers. Says whether it
+    /// could be done.
+    async fn change_standbys(&self, former: &Configuration, wanted: &Configuration) -> Result<bool, AgentError> {
+        let (Some(mut servers), Some(before)) = (list_servers(wanted), list_servers(former)) else {
+            return Ok(false);
+        };
+        servers.retain(|lead| !before.contains(lead));
+        let start = Instant::now();
+        let left_out = |(backend, server): &(String, String)| {
+            let mut named = servers.iter().filter(|lead| !lead.serves);
+            named.any(|lead| lead.backend == *backend && lead.server == *server)
+        };
+        loop {
+            self.admin.set_service(&servers).await?;
+            // A session that was on its way to its server is seen and ended in the next round.
+            let with_server = self.admin.running().await?.load.with_server;
+            let busy = with_server
+                .iter()
+                .find(|(server, sessions)| **sessions > 0 && left_out(server));
+            match busy {
+                Some(((backend, server), sessions)) if start.elapsed() > END => {
+                    warn!(
+                        backend,
+                        server, sessions, "sessions outlive their server's being left out"
+                    );
+                    break;
+                }
+                Some(_) => sleep(POLL).await,
+                None => break,
+            }
+        }
+        let seen = self.admin.servers().await?;
+        let is_done = |lead: &&Lead| {
+            let mut named = seen
+                .iter()
+                .filter(|server| server.backend == lead.backend && server.name == lead.server);
+            named.any(|server| server.serves == lead.serves)
+        };
+        if let Some(lead) = servers.iter().find(|lead| !is_done(lead)) {
+            warn!(
+                backend = lead.backend,
+                server = lead.server,
+                "HAProxy does not take it into or out of service"
+            );
+            return Ok(false);
+        }
+        self.admin.answer_with(wanted.generation()).await?;
+        info!(
+            generation = wanted.generation(),
+            servers = servers.len(),
+            "standbys were taken into service or out of it"
         );
         Ok(true)
     }
@@ -281,9 +342,11 @@ fn is_led(lead: &Lead, servers: &[Server]) -> bool {
 fn list_servers(configuration: &Configuration) -> Option<Vec<Lead>> {
     let mut servers = Vec::new();
     for route in configuration.routes() {
-        for (index, Address { host, port }) in route.to.iter().enumerate() {
+        for (index, address) in route.to.iter().enumerate() {
+            let Address { host, port } = address;
             let ip = host.to_string().trim_matches(['[', ']']).parse().ok()?;
             servers.push(Lead {
+                serves: !route.left_out.contains(address),
                 backend: route.name.backend(),
                 server: format!("s{}", index + 1),
                 to: SocketAddr::new(ip, port.get()),
@@ -291,11 +354,6 @@ fn list_servers(configuration: &Configuration) -> Option<Vec<Lead>> {
         }
     }
     Some(servers)
-}
-
-/// Sessions of these backends.
-fn sum(sessions: &BTreeMap<String, u64>, backends: &[String]) -> u64 {
-    backends.iter().filter_map(|name| sessions.get(name)).sum()
 }
 
 #[cfg(test)]
@@ -313,6 +371,7 @@ mod tests {
             name: "write".parse().unwrap(),
             listen: 5432.try_into().unwrap(),
             to: vec![Address::new("10.0.0.1", port).unwrap()],
+            left_out: std::collections::BTreeSet::new(),
             kind: RouteKind::Primary,
         };
         Configuration::new(Form::Whole, generation, State::Open, vec![route]).unwrap()
@@ -331,7 +390,9 @@ mod tests {
             } else if command.contains("show servers state") {
                 shown += 1;
                 let port = if shown == 1 { 1111 } else { 2222 };
-                format!("port changed\n\n1\n# be_name srv_name srv_addr srv_port\nbe_write s1 10.0.0.1 {port}\n")
+                format!(
+                    "port changed\n\n1\n# be_name srv_name srv_addr srv_port srv_admin_state\nbe_write s1 10.0.0.1 {port} 0\n"
+                )
             } else {
                 "\n".to_owned()
             };

@@ -38,6 +38,7 @@ pub fn plan_configuration(
                 name: RouteName::try_from(route.name.as_str())?,
                 listen: Port::try_from(listen_port(&traffic.haproxy, route.port))?,
                 kind,
+                left_out: std::collections::BTreeSet::new(),
                 to,
             })
         })

@@ -49,12 +49,11 @@ pub enum Form {
 impl Form {
     pub(super) const ALL: [Self; 2] = [Self::Whole, Self::Included];
 
-    /// Where the file makes HAProxy listen for commands. The user's files may have a socket of their own.
-    #[must_use]
-    pub const fn admin_socket(self) -> &'static str {
+    /// Where the file makes HAProxy listen for commands, as HAProxy's word. The user's files may have a socket of their own.
+    pub(super) const fn admin_socket(self) -> &'static str {
         match self {
-            Self::Whole => "/run/haproxy/admin.sock",
-            Self::Included => "/run/haproxy/mitosis.sock",
+            Self::Whole => "\"${MITOSIS_SOCKET-/run/haproxy/admin.sock}\"",
+            Self::Included => "\"${MITOSIS_SOCKET-/run/haproxy/mitosis.sock}\"",
         }
     }
 }
@@ -101,6 +100,8 @@ pub struct Route {
     pub listen: Port,
     /// Where it leads: one address for a primary, at least one otherwise.
     pub to: Vec<Address>,
+    /// Standbys among them that are left out for now: readers would see there what is no longer so.
+    pub left_out: BTreeSet<Address>,
     /// What is there.
     pub kind: RouteKind,
 }
@@ -143,6 +144,17 @@ impl Configuration {
                     ));
                 }
                 _ => {}
+            }
+            let standbys = match route.kind {
+                RouteKind::Replicas => &route.to[..route.to.len() - 1],
+                _ => &[],
+            };
+            let is_standby = |address: &&Address| standbys.contains(address) && route.to.last() != Some(address);
+            if let Some(address) = route.left_out.iter().find(|address| !is_standby(address)) {
+                return Err(format!(
+                    "route {} cannot leave out {address}: it is none of its standbys",
+                    route.name
+                ));
             }
         }
         Ok(Self {
@@ -202,11 +214,18 @@ impl Configuration {
             && self.routes.iter().zip(&other.routes).all(alike)
     }
 
+    /// Whether this one differs from another one in nothing but the standbys that are left out.
+    #[must_use]
+    pub fn leads_as(&self, other: &Self) -> bool {
+        let alike = |(mine, theirs): (&Route, &Route)| mine.to == theirs.to;
+        self.state == other.state && self.has_form_of(other) && self.routes.iter().zip(&other.routes).all(alike)
+    }
+
     /// The file, for HAProxy 2.4 and later.
     ///
-    /// It listens on IPv4 and IPv6. Where the kernel has no IPv6, set `MITOSIS_BIND=0.0.0.0` in the environment of
-    /// HAProxy's container. A name that does not resolve leaves its server without an address instead of refusing the
-    /// whole file: one wrong static route must not stop a switchover.
+    /// It listens on IPv4 and IPv6. Where the kernel has no IPv6, set `MITOSIS_BIND=0.0.0.0` in the environment of HAProxy's container, and
+    /// `MITOSIS_SOCKET` where the agent is given another `--admin-socket`. A name that does not resolve leaves its server without an address
+    /// instead of refusing the whole file: one wrong static route must not stop a switchover.
     #[must_use]
     pub fn render(&self) -> String {
         let limits = match self.form {
@@ -289,7 +308,12 @@ defaults mitosis
             let number = index + 1;
             let is_last_resort = route.kind == RouteKind::Replicas && number == route.to.len() && number > 1;
             let backup = if is_last_resort { " backup" } else { "" };
-            line(format_args!("    {hidden}server s{number} {address}{backup}"));
+            let disabled = if route.left_out.contains(address) {
+                " disabled"
+            } else {
+                ""
+            };
+            line(format_args!("    {hidden}server s{number} {address}{backup}{disabled}"));
         }
     }
 }

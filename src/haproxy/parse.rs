@@ -1,6 +1,9 @@
 //! Reading a configuration that this version of Mitosis rendered.
 
+use std::collections::BTreeSet;
+
 use super::{Configuration, Form, Route, RouteKind, State};
+use crate::address::Address;
 
 impl Configuration {
     /// The configuration that renders to exactly this text.
@@ -28,15 +31,20 @@ impl Configuration {
                         name: name.take().ok_or("a backend has no frontend before it")?,
                         listen: listen.take().ok_or("a frontend has no port")?,
                         to: Vec::new(),
+                        left_out: BTreeSet::new(),
                         kind: RouteKind::Static,
                     });
                     kind = None;
                 }
                 ["server", "none", _] => {}
-                ["server", _, address] | ["server", _, address, "backup"] => {
+                ["server", _, address, ..] => {
                     let route = routes.last_mut().ok_or("a server is outside of a backend")?;
                     route.kind = kind.ok_or("a backend does not say what it leads to")?;
-                    route.to.push(address.parse()?);
+                    let address: Address = address.parse()?;
+                    if words.last() == Some(&"disabled") {
+                        route.left_out.insert(address.clone());
+                    }
+                    route.to.push(address);
                 }
                 _ => {}
             }
@@ -62,7 +70,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        address::{Address, Host, Port},
+        address::{Host, Port},
         haproxy::RouteName,
     };
 
@@ -84,14 +92,22 @@ mod tests {
             (Just(RouteKind::Static), addresses(1..5)),
         ];
         let name = "[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?";
-        let routes = proptest::collection::btree_map(1..=u16::MAX, (name, kind), 1..6);
+        let routes = proptest::collection::btree_map(1..=u16::MAX, (name, kind, any::<u8>()), 1..6);
         let form = prop_oneof![Just(Form::Whole), Just(Form::Included)];
         (form, any::<u64>(), any::<bool>(), routes).prop_filter_map(
             "names differ",
             |(form, generation, held, routes)| {
-                let routes = routes.into_iter().map(|(port, (name, (kind, to)))| Route {
+                let routes = routes.into_iter().map(|(port, (name, (kind, to), left_out))| Route {
                     name: name.parse().unwrap(),
                     listen: port.try_into().unwrap(),
+                    left_out: match kind {
+                        RouteKind::Replicas => {
+                            let chosen = to.iter().enumerate().filter(|(index, _)| left_out & (1 << index) != 0);
+                            let standbys = chosen.filter(|(index, _)| index + 1 < to.len());
+                            standbys.map(|(_, address)| address.clone()).collect()
+                        }
+                        _ => BTreeSet::new(),
+                    },
                     to,
                     kind,
                 });
@@ -159,6 +175,7 @@ mod tests {
             name: "write".parse().unwrap(),
             listen: 5432.try_into().unwrap(),
             to: vec!["10.0.0.1:5432".parse().unwrap()],
+            left_out: BTreeSet::new(),
             kind: RouteKind::Primary,
         };
         let text = Configuration::new(Form::Whole, 1, State::Held, vec![route])
@@ -175,6 +192,7 @@ mod tests {
             name: name.parse().unwrap(),
             listen: port.try_into().unwrap(),
             to: to.iter().map(|text| text.parse().unwrap()).collect(),
+            left_out: BTreeSet::new(),
             kind,
         };
         let refused = |routes| Configuration::new(Form::Whole, 1, State::Open, routes).unwrap_err();
@@ -184,5 +202,14 @@ mod tests {
         assert!(refused(vec![one(), route("web", 1, &["a:1"], RouteKind::Static)]).contains("port 1"));
         assert!(refused(vec![route("write", 1, &["a:1", "b:1"], RouteKind::Primary)]).contains("one address"));
         assert!(refused(vec![route("read", 1, &[], RouteKind::Replicas)]).contains("nowhere"));
+        for (address, to) in [
+            ("b:1", ["a:1", "b:1"]),
+            ("a:1", ["a:1", "a:1"]),
+            ("c:1", ["a:1", "b:1"]),
+        ] {
+            let mut readers = route("read", 1, &to, RouteKind::Replicas);
+            readers.left_out.insert(address.parse().unwrap());
+            assert!(refused(vec![readers]).contains("none of its standbys"), "{address}");
+        }
     }
 }

@@ -167,11 +167,16 @@ impl Admin {
         self.read_servers(&join(commands.chain([SERVERS.to_owned()]))).await
     }
 
-    /// Takes servers into service. Where health is checked, a server that comes out of maintenance would have to wait for the next check.
-    pub async fn take_into_service(&self, servers: &[Lead]) -> Result<(), RuntimeError> {
+    /// Takes servers into service, or out of it, where their sessions end. Where health is checked, a server that comes out of maintenance
+    /// would have to wait for the next check.
+    pub async fn set_service(&self, servers: &[Lead]) -> Result<(), RuntimeError> {
         let commands = servers.iter().map(|lead| {
             let server = format!("{}/{}", lead.backend, lead.server);
-            format!("set server {server} state ready;set server {server} health up")
+            if lead.serves {
+                format!("set server {server} state ready;set server {server} health up")
+            } else {
+                format!("set server {server} state maint;shutdown sessions server {server}")
+            }
         });
         self.0.ask(&join(commands)).await.map(drop)
     }
@@ -181,11 +186,16 @@ impl Admin {
     ///
     /// The generation is kept in the process's own memory: a HAProxy that starts anew knows its file only.
     pub async fn accept(&self, generation: u64, routes: &[RouteName]) -> Result<(), RuntimeError> {
-        let number = format!("experimental-mode on;set var proc.mitosis_generation int({generation})");
+        let number = number(generation);
         let open = routes
             .iter()
             .map(|route| format!("set maxconn frontend {} {MAXCONN}", route.frontend()));
         self.0.tell(&join(std::iter::once(number).chain(open))).await
+    }
+
+    /// Lets the process answer with this generation, in every version.
+    pub async fn answer_with(&self, generation: u64) -> Result<(), RuntimeError> {
+        self.0.tell(&number(generation)).await
     }
 
     /// Ends the sessions of servers that stay in service.
@@ -232,6 +242,13 @@ pub struct Lead {
     pub server: String,
     /// Its address.
     pub to: SocketAddr,
+    /// Whether it is in service.
+    pub serves: bool,
+}
+
+/// What keeps a generation in the process.
+fn number(generation: u64) -> String {
+    format!("experimental-mode on;set var proc.mitosis_generation int({generation})")
 }
 
 /// Commands for one exchange: clients wait for each.

@@ -11,8 +11,9 @@ pub struct Load {
     pub limits: BTreeMap<String, u64>,
     /// Sessions now, by name of the backend.
     pub backends: BTreeMap<String, u64>,
-    /// Those of them that have a server, by name of the backend. The others wait for one, or for a client to take the last of its answer.
-    pub with_server: BTreeMap<String, u64>,
+    /// Those of them that have a server, by names of the backend and the server. The others wait for one, or for a client to take the last of
+    /// its answer.
+    pub with_server: BTreeMap<(String, String), u64>,
 }
 
 impl Load {
@@ -35,7 +36,9 @@ impl Load {
                 "BACKEND" => {
                     load.backends.insert(name, number(sessions)?);
                 }
-                _ => *load.with_server.entry(name).or_default() += number(sessions)?,
+                server => {
+                    load.with_server.insert((name, server.to_owned()), number(sessions)?);
+                }
             }
         }
         Some(load)
@@ -73,6 +76,10 @@ impl Running {
     }
 }
 
+/// Bits of `srv_admin_state` for maintenance: by command (or by `disabled` at the start), as of a server that it tracks, for want of an
+/// address, and for want of a name. That the configuration says `disabled` is a bit of its own, which stays when a command ends it.
+const MAINTENANCE: u32 = 0x01 | 0x02 | 0x20 | 0x40;
+
 /// A server of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -84,6 +91,8 @@ pub struct Server {
     pub ip: Option<String>,
     /// Its port.
     pub port: Option<u16>,
+    /// Whether it is in service, healthy or not, and not in maintenance.
+    pub serves: bool,
 }
 
 impl Server {
@@ -96,6 +105,7 @@ impl Server {
         let column = |name: &str| header.iter().position(|title| *title == name);
         let (backend, name) = (column("be_name")?, column("srv_name")?);
         let (ip, port) = (column("srv_addr")?, column("srv_port")?);
+        let service = column("srv_admin_state")?;
         lines
             .filter(|line| !line.is_empty())
             .map(|line| {
@@ -105,6 +115,7 @@ impl Server {
                     name: (*values.get(name)?).to_owned(),
                     ip: values.get(ip).filter(|ip| **ip != "-").map(|ip| (*ip).to_owned()),
                     port: values.get(port).and_then(|port| port.parse().ok()),
+                    serves: values.get(service)?.parse::<u32>().ok()? & MAINTENANCE == 0,
                 })
             })
             .collect()
@@ -126,7 +137,9 @@ be_write,BACKEND,0,0,3,3,500,9
 ";
         let load = Load::parse(answer).unwrap();
         assert_eq!(load.limits["fe_write"], 0);
-        assert_eq!((load.backends["be_write"], load.with_server["be_write"]), (3, 2));
+        assert_eq!(load.backends["be_write"], 3);
+        let with_server = |server: &str| load.with_server[&("be_write".to_owned(), server.to_owned())];
+        assert_eq!((with_server("s1"), with_server("s2")), (1, 1));
         assert_eq!(Load::parse("Permission denied"), None);
     }
 
@@ -152,9 +165,9 @@ MITOSIS_GENERATION=13
     #[test]
     fn a_server_without_an_address_is_told_apart() {
         let answer = "1
-# be_id be_name srv_id srv_name srv_addr srv_port srv_op_state
-3 be_write 1 s1 127.0.0.1 5432 2
-5 be_web 1 s1 - 0 0
+# be_id be_name srv_id srv_name srv_addr srv_port srv_op_state srv_admin_state
+3 be_write 1 s1 127.0.0.1 5432 2 4
+5 be_web 1 s1 - 0 0 32
 ";
         let servers = Server::parse(answer).unwrap();
         assert_eq!(
@@ -162,6 +175,7 @@ MITOSIS_GENERATION=13
             (Some("127.0.0.1"), Some(5432))
         );
         assert_eq!((servers[1].backend.as_str(), &servers[1].ip), ("be_web", &None));
+        assert!(servers[0].serves && !servers[1].serves);
         assert_eq!(Server::parse("Can't find backend."), None);
     }
 }

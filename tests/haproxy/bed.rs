@@ -1,6 +1,7 @@
 //! A HAProxy with an agent, and servers that say who they are.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     process::{Child, Command},
@@ -14,7 +15,7 @@ use std::{
 use mitosis::{
     address::Address,
     agent::{Desired, Haproxy, Report, Wish, drive},
-    haproxy::{Configuration, Form, Route, RouteKind, State},
+    haproxy::{Configuration, Form, Master, Route, RouteKind, State},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -146,7 +147,7 @@ impl Bed {
             reports,
             agent,
         };
-        let text = bed.text(&bed.configuration(1, State::Open, &addresses(to)));
+        let text = bed.configuration(1, State::Open, &addresses(to)).render();
         fs::write(bed.directory.path().join("haproxy.cfg"), text).unwrap();
         bed.start_haproxy();
         bed
@@ -162,11 +163,28 @@ impl Bed {
             .arg(format!("{}/master.sock,level,admin", directory.display()))
             .args(files.flat_map(|file| ["-f".into(), file.into_os_string()]))
             .env("MITOSIS_BIND", "127.0.0.1")
+            .env("MITOSIS_SOCKET", directory.join("admin.sock"))
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .expect("install haproxy 2.4 or later on the PATH");
         self.haproxy = Some(child);
+    }
+
+    /// How often HAProxy was reloaded.
+    pub async fn reloads(&self) -> u64 {
+        let master = Master::new(&self.directory.path().join("master.sock"));
+        let answer = async {
+            loop {
+                // For a moment after a reload it does not listen.
+                if let Ok(processes) = master.processes().await {
+                    return processes.reloads;
+                }
+            }
+        };
+        timeout(Duration::from_secs(5), answer)
+            .await
+            .expect("the master answers")
     }
 
     /// Kills the master; its worker ends with it.
@@ -194,17 +212,10 @@ impl Bed {
             name: "write".parse().unwrap(),
             listen: self.port.try_into().unwrap(),
             to: to.to_vec(),
+            left_out: BTreeSet::new(),
             kind: RouteKind::Primary,
         };
         Configuration::new(self.form, generation, state, vec![route]).unwrap()
-    }
-
-    /// The file with the socket of this test.
-    fn text(&self, configuration: &Configuration) -> String {
-        let socket = self.directory.path().join("admin.sock");
-        configuration
-            .render()
-            .replace(self.form.admin_socket(), socket.to_str().unwrap())
     }
 
     /// Changes the user's file.
@@ -217,12 +228,13 @@ impl Bed {
         self.wish_text(generation, state, &configuration.render());
     }
 
-    /// A wish that leads to standbys, and last to their primary.
-    pub fn wish_replicas(&self, generation: u64, to: &[Address]) {
+    /// A wish that leads to standbys but for those that are left out, and last to their primary.
+    pub fn wish_replicas(&self, generation: u64, to: &[Address], left_out: &[&Address]) {
         let route = Route {
             name: "write".parse().unwrap(),
             listen: self.port.try_into().unwrap(),
             to: to.to_vec(),
+            left_out: left_out.iter().map(|address| (*address).clone()).collect(),
             kind: RouteKind::Replicas,
         };
         let configuration = Configuration::new(self.form, generation, State::Open, vec![route]).unwrap();
@@ -231,7 +243,6 @@ impl Bed {
 
     /// A wish with any text for a file.
     pub fn wish_text(&self, generation: u64, state: State, text: &str) {
-        let socket = self.directory.path().join("admin.sock");
         let desired = Desired {
             generation,
             state,
@@ -240,7 +251,7 @@ impl Bed {
             } else {
                 vec![]
             },
-            configuration: text.replace(self.form.admin_socket(), socket.to_str().unwrap()),
+            configuration: text.to_owned(),
         };
         self.wishes
             .send(Wish {

@@ -3,6 +3,7 @@
 mod bed;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -172,12 +173,12 @@ async fn readers_are_led_to_the_primary_only_when_no_standby_answers() {
     let (standby, primary) = (Echo::start("standby").await, Echo::start("primary").await);
     let nobody = || Address::new("127.0.0.1", 9).unwrap();
     let mut bed = Bed::start(&[&primary]).await;
-    bed.wish_replicas(2, &[nobody(), standby.address.clone(), primary.address.clone()]);
+    bed.wish_replicas(2, &[nobody(), standby.address.clone(), primary.address.clone()], &[]);
     bed.until("generation 2 runs", |report| report.is_running(2)).await;
     for _ in 0..10 {
         assert_eq!(request(bed.port).await.unwrap(), "standby");
     }
-    bed.wish_replicas(3, &[nobody(), nobody(), primary.address.clone()]);
+    bed.wish_replicas(3, &[nobody(), nobody(), primary.address.clone()], &[]);
     bed.until("generation 3 runs", |report| report.is_running(3)).await;
     let start = Instant::now();
     // Two checks fail first.
@@ -185,6 +186,73 @@ async fn readers_are_led_to_the_primary_only_when_no_standby_answers() {
         assert!(start.elapsed() < Duration::from_secs(10), "readers are led nowhere");
     }
     assert_eq!(request(bed.port).await.unwrap(), "primary");
+}
+
+/// A session that some server answers.
+async fn session_on(bed: &Bed, name: &str) -> TcpStream {
+    loop {
+        let mut session = TcpStream::connect(("127.0.0.1", bed.port)).await.unwrap();
+        if exchange(&mut session).await.unwrap() == name {
+            return session;
+        }
+    }
+}
+
+/// HAProxy ends a session some milliseconds after it was told to.
+async fn until_ended(session: &mut TcpStream) {
+    let ended = async { while exchange(session).await.is_ok() {} };
+    let ended = tokio::time::timeout(Duration::from_millis(500), ended).await;
+    ended.expect("a reader is left on what is stale");
+}
+
+/// Who answers ten new clients.
+async fn ten_clients(bed: &Bed) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for _ in 0..10 {
+        names.insert(request(bed.port).await.unwrap());
+    }
+    names
+}
+
+/// Standbys come and go at run time, in every version; a reload would end the sessions of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_is_left_out_gets_no_reader_and_disturbs_none_elsewhere() {
+    let (a, b, primary) = (Echo::start("A").await, Echo::start("B").await, Echo::start("P").await);
+    let to = [&a, &b, &primary].map(|server| server.address.clone());
+    let mut bed = Bed::start(&[&primary]).await;
+    bed.wish_replicas(2, &to, &[]);
+    bed.until("generation 2 runs", |report| report.is_running(2)).await;
+    let reloads = bed.reloads().await;
+    let (mut on_a, mut on_b) = (session_on(&bed, "A").await, session_on(&bed, "B").await);
+
+    bed.wish_replicas(3, &to, &[&to[0]]);
+    bed.until("generation 3 runs", |report| report.is_running(3)).await;
+    assert_eq!(ten_clients(&bed).await, ["B".to_owned()].into());
+    until_ended(&mut on_a).await;
+    bed.wish_replicas(4, &to, &[&to[0], &to[1]]);
+    bed.until("generation 4 runs", |report| report.is_running(4)).await;
+    assert_eq!(ten_clients(&bed).await, ["P".to_owned()].into());
+    until_ended(&mut on_b).await;
+
+    let mut on_primary = session_on(&bed, "P").await;
+    bed.wish_replicas(5, &to, &[&to[1]]);
+    bed.until("generation 5 runs", |report| report.is_running(5)).await;
+    assert_eq!(ten_clients(&bed).await, ["A".to_owned()].into());
+    assert_eq!(exchange(&mut on_primary).await.unwrap(), "P");
+    // One that starts anew does as the others do, and can be changed like them.
+    assert_eq!(bed.reloads().await, reloads);
+    bed.kill_haproxy().await;
+    bed.start_haproxy();
+    while request(bed.port).await.is_err() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(ten_clients(&bed).await, ["A".to_owned()].into());
+    let mut on_a = session_on(&bed, "A").await;
+    bed.wish_replicas(6, &to, &[]);
+    bed.until("generation 6 runs", |report| report.is_running(6)).await;
+    assert_eq!(ten_clients(&bed).await, ["A".to_owned(), "B".to_owned()].into());
+    assert_eq!(exchange(&mut on_a).await.unwrap(), "A");
+    assert_eq!(bed.reloads().await, 0);
 }
 
 /// What HAProxy refuses is reported, and the former configuration goes on.
