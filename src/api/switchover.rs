@@ -351,6 +351,12 @@ pub struct SwitchoverStatus {
 }
 
 impl SwitchoverStatus {
+    /// Whether it is past the gate and has not ended.
+    #[must_use]
+    pub const fn is_under_way(&self) -> bool {
+        !self.step.is_terminal() && !matches!(self.step, Step::Gate)
+    }
+
     /// When a step was recorded first.
     #[must_use]
     pub fn started(&self, step: Step) -> Option<Timestamp> {

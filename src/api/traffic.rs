@@ -6,7 +6,7 @@ use kube::{KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CredentialsRef, Side, TlsMode};
+use super::{ByteSize, CredentialsRef, Side, TlsMode};
 
 /// How clients are led to the primary, to standbys and to other services of the active side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -176,6 +176,8 @@ fn default_image() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("[has(self.postgres), has(self.pooler), has(self.static)].filter(given, given).size() == 1")
     .message("a route has one of postgres: Primary or Replicas, pooler: or static: with the addresses of both sides"))]
+#[x_kube(validation = Rule::new("!has(self.maxLag) || (has(self.postgres) && self.postgres == 'Replicas')")
+    .message("maxLag is for routes with postgres: Replicas"))]
 pub struct Route {
     /// Name of the route: lower-case letters, digits and `-`, at most 15 characters.
     #[schemars(length(min = 1, max = 15))]
@@ -188,12 +190,24 @@ pub struct Route {
     /// The route leads to PostgreSQL members in this role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresRole>,
+    /// How much WAL a standby may be behind the primary, such as `64Mi`: one that is further behind, or does not follow it, gets no readers until it
+    /// is less than half as far behind. Default: 64Mi. Only with `postgres: Replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "maxLag")]
+    pub max_lag: Option<ByteSize>,
     /// The route leads to a pooler of the active side, such as PgPool2, which leads to its primary. It is held like a route to the primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooler: Option<PoolerRoute>,
     /// The route leads to fixed addresses of the active side.
     #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
     pub fixed: Option<StaticRoute>,
+}
+
+impl Route {
+    /// How much WAL a standby may be behind.
+    #[must_use]
+    pub fn max_lag(&self) -> ByteSize {
+        self.max_lag.unwrap_or(ByteSize::from_bytes(64 << 20))
+    }
 }
 
 /// Which members of the active side a route leads to.

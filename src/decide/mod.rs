@@ -7,6 +7,7 @@ mod members;
 mod poolers;
 mod preflight;
 mod proxies;
+mod readers;
 mod rehearsal;
 mod replicate;
 mod rewind;
@@ -74,6 +75,7 @@ pub fn decide(seen: &Snapshot, agent_image: &str) -> Decided {
     let mut findings = preflight::find(seen);
     findings.extend(bypass::find_bypass(seen));
     findings.extend(poolers::find_in_poolers(seen));
+    findings.extend(readers::find_in_readers(seen));
     findings.extend(proxies::find_in_proxies(seen));
     let decision = decide_from(seen, agent_image, &findings);
     let no_way_back = match seen.primaries().as_slice() {

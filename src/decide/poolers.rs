@@ -3,7 +3,7 @@
 use super::{Action, Decision, Told, switchover::phase_of};
 use crate::{
     address::Address,
-    api::{Finding, Pgbouncer, Reason, Severity, Step, SwitchoverStatus},
+    api::{Finding, Pgbouncer, Reason, Severity, SwitchoverStatus},
     observe::{Pooler, PoolerPlace, Snapshot},
     pgbouncer::{Database, DatabaseName, Settings},
 };
@@ -240,7 +240,7 @@ fn find_in_settings(seen: &Snapshot, place: &PoolerPlace, settings: &Settings) -
 pub fn find_in_poolers(seen: &Snapshot) -> Vec<Finding> {
     let status = seen.migration.status.as_ref();
     let record = status.and_then(|status| status.switchover.as_ref());
-    if record.is_some_and(|record| !record.step.is_terminal() && record.step != Step::Gate) {
+    if record.is_some_and(SwitchoverStatus::is_under_way) {
         return Vec::new();
     }
     let findings = list_problems(seen).into_iter().map(|problem| Finding {
@@ -256,7 +256,7 @@ pub fn find_in_poolers(seen: &Snapshot) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::world::World;
+    use crate::{api::Step, decide::world::World};
 
     fn told(world: &World) -> Vec<String> {
         find_in_poolers(&world.seen)

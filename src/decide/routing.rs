@@ -1,6 +1,12 @@
 //! Where HAProxy shall lead.
 
-use super::{Action, members::plan_apply};
+use std::collections::BTreeSet;
+
+use super::{
+    Action,
+    members::plan_apply,
+    readers::{list_left_out, list_standbys},
+};
 use crate::{
     address::{Address, Port},
     agent::{Desired, Report},
@@ -27,9 +33,13 @@ pub fn plan_configuration(
         .routes
         .iter()
         .map(|route| {
+            let mut left_out = BTreeSet::new();
             let (kind, to) = match (&route.postgres, &route.pooler, &route.fixed) {
                 (Some(PostgresRole::Primary), ..) => (RouteKind::Primary, vec![proxied(seen, primary)?]),
-                (Some(PostgresRole::Replicas), ..) => (RouteKind::Replicas, replicas(seen, primary)?),
+                (Some(PostgresRole::Replicas), ..) => {
+                    left_out = list_left_out(seen, primary, route)?;
+                    (RouteKind::Replicas, replicas(seen, primary)?)
+                }
                 (None, Some(pooler), _) => (RouteKind::Pooler, addresses(pooler.of(primary.side))?),
                 (None, None, Some(fixed)) => (RouteKind::Static, addresses(fixed.of(primary.side))?),
                 (None, None, None) => return Err(format!("route {} leads nowhere", route.name)),
@@ -38,8 +48,8 @@ pub fn plan_configuration(
                 name: RouteName::try_from(route.name.as_str())?,
                 listen: Port::try_from(listen_port(&traffic.haproxy, route.port))?,
                 kind,
-                left_out: std::collections::BTreeSet::new(),
                 to,
+                left_out,
             })
         })
         .collect::<Result<_, String>>()?;
@@ -51,7 +61,7 @@ pub fn plan_configuration(
 }
 
 /// The address that HAProxy connects to: a member of the target by the ClusterIP of its Service, which needs no DNS at a reload.
-fn proxied(seen: &Snapshot, member: &Member) -> Result<Address, String> {
+pub fn proxied(seen: &Snapshot, member: &Member) -> Result<Address, String> {
     match member.side {
         Side::Source => Ok(member.address.clone()),
         Side::Target => {
@@ -67,8 +77,10 @@ fn proxied(seen: &Snapshot, member: &Member) -> Result<Address, String> {
 
 /// Standbys of the primary's side, and last the primary itself. HAProxy checks which of them answer.
 fn replicas(seen: &Snapshot, primary: &Member) -> Result<Vec<Address>, String> {
-    let standbys = seen.side(primary.side).filter(|member| member.name != primary.name);
-    standbys.chain([primary]).map(|member| proxied(seen, member)).collect()
+    list_standbys(seen, primary)
+        .chain([primary])
+        .map(|member| proxied(seen, member))
+        .collect()
 }
 
 fn addresses(texts: &[String]) -> Result<Vec<Address>, String> {

@@ -95,7 +95,7 @@ pub fn validate(migration: &ClusterMigration) -> Result<(), String> {
     }
     render_hba(&spec.target.postgresql.hba)?;
     if let Some(pgbouncer) = spec.pgbouncer()
-        && Duration::from(pgbouncer.pause_timeout) >= spec.switchover.budget.into()
+        && Duration::from(pgbouncer.pause_timeout) >= Duration::from(spec.switchover.budget)
     {
         return Err(format!(
             "spec.traffic.pgbouncer.pauseTimeout is {}, and spec.switchover.budget, which runs meanwhile, {}: shorten it",

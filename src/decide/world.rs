@@ -76,8 +76,12 @@ impl World {
         objects
             .jobs
             .insert(probe, JobState::Succeeded("postgres (PostgreSQL) 15.4".to_owned()));
-        for member in ["shop-1", "shop-2", "shop-3"] {
-            objects.cluster_ips.insert(member.to_owned(), "10.96.0.9".to_owned());
+        for (member, ip) in [
+            ("shop-1", "10.96.0.9"),
+            ("shop-2", "10.96.0.8"),
+            ("shop-3", "10.96.0.7"),
+        ] {
+            objects.cluster_ips.insert(member.to_owned(), ip.to_owned());
         }
         Self {
             seen: Snapshot {

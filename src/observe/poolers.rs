@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::{Credentials, Error, Focus, Sessions, kubernetes::has_started, within};
 use crate::{
     address::Address,
-    api::{ClusterMigration, Step},
+    api::{ClusterMigration, SwitchoverStatus},
     pgbouncer::{Instance, fetch_databases, fetch_settings},
     postgres::{self, Login},
     resources::render_selector,
@@ -86,7 +86,7 @@ pub async fn look_at(
         .as_ref()
         .and_then(|credentials| credentials.pgbouncer.as_ref());
     let record = migration.status.as_ref().and_then(|status| status.switchover.as_ref());
-    let somebody_waits = record.is_some_and(|record| !record.step.is_terminal() && record.step != Step::Gate);
+    let somebody_waits = record.is_some_and(SwitchoverStatus::is_under_way);
     let patience = if somebody_waits { GLANCE } else { LOOK };
     let focus = Focus::of(migration);
     let looks = places.iter().map(async |place| Pooler {

@@ -1,0 +1,222 @@
+//! Which standbys readers are led to.
+
+use std::collections::BTreeSet;
+
+use super::routing::proxied;
+use crate::{
+    address::Address,
+    api::{Finding, PostgresRole, Route, Severity, SwitchoverStatus},
+    haproxy::Configuration,
+    observe::{Member, Snapshot},
+};
+
+/// The standbys that may serve readers: those of the primary's side.
+pub fn list_standbys<'a>(seen: &'a Snapshot, primary: &'a Member) -> impl Iterator<Item = &'a Member> {
+    seen.side(primary.side).filter(|member| member.name != primary.name)
+}
+
+/// Addresses of the standbys that a route leaves out.
+///
+/// While a switchover is under way all are: the standbys of the side that takes over do not follow its primary yet, and nothing may change then
+/// that HAProxy has not been told before.
+pub fn list_left_out(seen: &Snapshot, primary: &Member, route: &Route) -> Result<BTreeSet<Address>, String> {
+    let standbys = list_standbys(seen, primary);
+    let left_out = standbys.filter(|member| is_switching(seen) || is_left_out(seen, member, primary, route));
+    left_out.map(|member| proxied(seen, member)).collect()
+}
+
+fn is_switching(seen: &Snapshot) -> bool {
+    let record = seen
+        .migration
+        .status
+        .as_ref()
+        .and_then(|status| status.switchover.as_ref());
+    record.is_some_and(SwitchoverStatus::is_under_way)
+}
+
+/// What cannot be seen stays as it is.
+fn is_left_out(seen: &Snapshot, member: &Member, primary: &Member, route: &Route) -> bool {
+    let was_left_out = was_left_out(seen, member, route);
+    let lag = match measure_lag(member, primary) {
+        Lag::Unseen => return was_left_out,
+        Lag::FollowsNot => return true,
+        Lag::Bytes(lag) => lag,
+    };
+    // It comes back when it has caught up well below the limit: one that wavers around it would end sessions all the time.
+    let limit = if was_left_out {
+        route.max_lag().bytes() / 2
+    } else {
+        route.max_lag().bytes()
+    };
+    lag > limit
+}
+
+/// How far a standby is behind the primary.
+enum Lag {
+    /// One of them was not seen.
+    Unseen,
+    /// It is no standby on the primary's timeline.
+    FollowsNot,
+    /// Bytes of WAL that it has not replayed of what the primary says to have written.
+    Bytes(u64),
+}
+
+fn measure_lag(member: &Member, primary: &Member) -> Lag {
+    let (Some(standby), Some(primary)) = (member.server(), primary.server()) else {
+        return Lag::Unseen;
+    };
+    if !standby.in_recovery || standby.timeline != primary.timeline {
+        return Lag::FollowsNot;
+    }
+    let positions = primary.lsn.zip(standby.lsn);
+    positions.map_or(Lag::Unseen, |(written, replayed)| {
+        Lag::Bytes(written.bytes_after(replayed))
+    })
+}
+
+fn was_left_out(seen: &Snapshot, member: &Member, route: &Route) -> bool {
+    let routing = seen.traffic.routing.as_ref();
+    let running = routing.and_then(|routing| Configuration::parse(&routing.configuration).ok());
+    let mut routes = running.iter().flat_map(Configuration::routes);
+    let same = routes.find(|running| running.name.as_str() == route.name);
+    same.zip(proxied(seen, member).ok())
+        .is_some_and(|(same, address)| same.left_out.contains(&address))
+}
+
+/// Standbys that get no readers, as findings.
+pub fn find_in_readers(seen: &Snapshot) -> Vec<Finding> {
+    let traffic = seen.migration.spec.traffic.iter();
+    let routes = traffic.flat_map(|traffic| &traffic.routes);
+    let routes = routes.filter(|route| route.postgres == Some(PostgresRole::Replicas));
+    let [primary] = seen.primaries()[..] else {
+        return Vec::new();
+    };
+    if is_switching(seen) || seen.traffic.routing.is_none() {
+        return Vec::new();
+    }
+    let left_out = routes.flat_map(|route| {
+        let standbys = list_standbys(seen, primary).filter(|member| is_left_out(seen, member, primary, route));
+        standbys.map(|member| Finding {
+            check: "readers".to_owned(),
+            severity: Severity::Warn,
+            member: Some(member.name.to_string()),
+            message: format!(
+                "{} gets no readers of route {}: {}",
+                member.name,
+                route.name,
+                why(member, primary)
+            ),
+            remedy: format!(
+                "it comes back by itself when it lags by less than {}, half of maxLag of the route",
+                crate::api::ByteSize::from_bytes(route.max_lag().bytes() / 2)
+            ),
+        })
+    });
+    left_out.collect()
+}
+
+fn why(member: &Member, primary: &Member) -> String {
+    match measure_lag(member, primary) {
+        Lag::Unseen => format!("it was left out, and was not seen since: {}", member.unseen_because()),
+        Lag::FollowsNot => format!("it does not follow {}", primary.name),
+        Lag::Bytes(_) => format!("it lags behind {} by more WAL than it may", primary.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agent::Desired,
+        api::{DesiredPhase, Step},
+        decide::{routing::plan_configuration, world::World},
+        haproxy::State,
+    };
+
+    /// Whom the readers' route leaves out, once HAProxy has been told.
+    fn left_out(world: &mut World, primary: &str) -> Vec<String> {
+        let primary = world.seen.member(primary).unwrap();
+        let configuration = plan_configuration(&world.seen, primary, 7, State::Open).unwrap();
+        let route = configuration
+            .routes()
+            .iter()
+            .find(|route| route.name.as_str() == "read");
+        let left_out = route.unwrap().left_out.iter().map(|address| address.host.to_string());
+        let left_out = left_out.collect();
+        world.seen.traffic.routing = Some(Desired::from(&configuration));
+        left_out
+    }
+
+    fn replayed(world: &mut World, name: &str, lsn: &str) {
+        world.change(name, |server| server.lsn = lsn.parse().ok());
+    }
+
+    fn replicating() -> World {
+        let mut world = World::new(DesiredPhase::Replicating);
+        for name in ["a1", "a2", "a3"] {
+            replayed(&mut world, name, "0/10000000");
+        }
+        world
+    }
+
+    #[test]
+    fn a_standby_that_lags_by_more_than_it_may_gets_readers_again_when_it_lags_by_half_of_that() {
+        let mut world = replicating();
+        assert_eq!(left_out(&mut world, "a1"), [""; 0]);
+        // 64 MiB and a byte, between the half and the whole, and a half.
+        replayed(&mut world, "a1", "0/14000001");
+        assert_eq!(left_out(&mut world, "a1"), ["10.20.0.12", "10.20.0.13"]);
+        replayed(&mut world, "a2", "0/11000000");
+        assert_eq!(left_out(&mut world, "a1"), ["10.20.0.12", "10.20.0.13"]);
+        let found: Vec<String> = find_in_readers(&world.seen)
+            .into_iter()
+            .map(|found| found.message)
+            .collect();
+        assert!(
+            found.len() == 2 && found[0].contains("a2 gets no readers of route read"),
+            "{found:?}"
+        );
+        replayed(&mut world, "a2", "0/12000001");
+        assert_eq!(left_out(&mut world, "a1"), ["10.20.0.13"]);
+        replayed(&mut world, "a2", "0/10000001");
+        assert_eq!(left_out(&mut world, "a1"), ["10.20.0.13"]);
+    }
+
+    #[test]
+    fn a_standby_that_does_not_follow_the_primary_gets_no_readers() {
+        type Break = fn(&mut World);
+        let breaks: [Break; 2] = [
+            |world| world.change("a2", |a2| a2.timeline = 2),
+            |world| world.change("a2", |a2| a2.in_recovery = false),
+        ];
+        for break_it in breaks {
+            let mut world = replicating();
+            break_it(&mut world);
+            assert_eq!(left_out(&mut world, "a1"), ["10.20.0.12"]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_seen_of_a_standby_changes_nothing_for_its_readers() {
+        let mut world = replicating();
+        world.lose("a2");
+        assert_eq!(left_out(&mut world, "a1"), [""; 0]);
+        replayed(&mut world, "a1", "0/20000000");
+        assert_eq!(left_out(&mut world, "a1"), ["10.20.0.13"]);
+        world.lose("a1");
+        replayed(&mut world, "a3", "0/20000000");
+        assert_eq!(left_out(&mut world, "a1"), ["10.20.0.13"]);
+    }
+
+    #[test]
+    fn readers_are_led_to_the_new_primary_until_its_standbys_follow_it() {
+        let mut world = World::switching(Step::Route);
+        assert_eq!(left_out(&mut world, "shop-1"), ["10.96.0.7", "10.96.0.8"]);
+        for name in ["shop-1", "shop-2", "shop-3"] {
+            world.change(name, |server| server.in_recovery = name != "shop-1");
+            replayed(&mut world, name, "0/10000000");
+        }
+        world.status().switchover.as_mut().unwrap().step = Step::Done;
+        assert_eq!(left_out(&mut world, "shop-1"), [""; 0]);
+    }
+}
