@@ -179,6 +179,14 @@ impl Stage {
         Ok(())
     }
 
+    /// What the load that has ended says of itself.
+    ///
+    /// # Errors
+    /// There was none.
+    pub fn load_summary(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.cluster.state().path("load.log"))?)
+    }
+
     /// Ends the load and compares every acknowledged row with every server.
     ///
     /// # Errors
