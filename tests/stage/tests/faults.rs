@@ -53,6 +53,8 @@ const PROXY_POINTS: [(&str, Moment, &str); 5] = [
 ];
 /// Labels of the pods of PgBouncer.
 const POOLERS: &str = "app=app-pgbouncer";
+/// ConfigMap of the routing.
+const ROUTING: &str = "shop-routing";
 /// Labels of the HAProxy pods.
 const PROXIES: &str = "pgmitosis.dev/component=haproxy";
 
@@ -101,6 +103,8 @@ enum Fault {
     PoolersKilled,
     /// A pod of PgBouncer is deleted, and made anew.
     PoolerPodDeleted,
+    /// Somebody writes a configuration that HAProxy refuses, as a later generation.
+    ConfigurationSpoilt,
     /// Nothing more fits on the old primary's disk, until somebody makes room.
     SourceDiskFull,
     /// Nothing more fits on the disk of the target's volumes, until somebody makes room.
@@ -128,7 +132,8 @@ impl Fault {
     ];
 
     /// Those at HAProxy.
-    const OF_PROXIES: [Self; 7] = [
+    const OF_PROXIES: [Self; 8] = [
+        Self::ConfigurationSpoilt,
         Self::PoolersKilled,
         Self::PoolerPodDeleted,
         Self::ProxiesKilled,
@@ -203,6 +208,17 @@ impl Fault {
             Self::PoolersKilled => signal("KILL", &["--exact", "pgbouncer"]),
             Self::PoolerPodDeleted => delete_first_pod(stage, POOLERS),
             Self::ProxyPodAdded => scale_proxies(stage, 3),
+            Self::ConfigurationSpoilt => {
+                let generation = "jsonpath={.data.generation}";
+                let generation: u64 = stage
+                    .kubectl(&["get", "configmap", ROUTING, "-o", generation])?
+                    .parse()?;
+                let data = json!({"haproxy.cfg": "global\n    nonsense\n", "generation": (generation + 1).to_string()});
+                let patch = json!({"data": data}).to_string();
+                stage
+                    .kubectl(&["patch", "configmap", ROUTING, "--type=merge", "-p", &patch])
+                    .map(drop)
+            }
         }
         .map(|()| None)
     }
@@ -270,6 +286,7 @@ impl Fault {
             | Self::FollowerKilled
             | Self::LongReader
             | Self::SlotLost
+            | Self::ConfigurationSpoilt
             | Self::PoolerPodDeleted
             | Self::ProxyPodDeleted => Ok(()),
         }
