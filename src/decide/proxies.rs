@@ -2,7 +2,7 @@
 
 use crate::{
     api::{Finding, Haproxy, ProxyPolicy, Severity},
-    observe::{ProxyPod, Snapshot},
+    observe::{Misfit, ProxyPod, Snapshot},
 };
 
 /// Sessions of a former worker stay where they were led, and no command ends them.
@@ -14,6 +14,40 @@ pub fn find_former_workers(pod: &ProxyPod) -> Option<String> {
             pod.name
         )
     })
+}
+
+/// What is wrong, and what cures it.
+const fn describe(misfit: Misfit) -> (&'static str, &'static str) {
+    match misfit {
+        Misfit::NoAgent => (
+            "no container is an agent for this migration",
+            "add `mitosis agent --configmap=NAME-routing` as in docs/own-haproxy.md",
+        ),
+        Misfit::FileNotShared => (
+            "HAProxy does not have the volume in which the agent keeps its file",
+            "mount the volume with the agent's --config-file in HAProxy's container as well",
+        ),
+        Misfit::FileBySubPath => (
+            "HAProxy has the agent's file by subPath, and would go on with the first one",
+            "mount the whole volume, without subPath",
+        ),
+        Misfit::FileNotRead => (
+            "HAProxy is not told to read the agent's file",
+            "add `-f` with the agent's --config-file, after your own files",
+        ),
+        Misfit::NoMaster => (
+            "HAProxy is started without a master that could reload it",
+            "start HAProxy with -W, or write master-worker in its global section",
+        ),
+        Misfit::NoMasterSocket => (
+            "HAProxy's master does not listen for the agent's commands",
+            "start HAProxy with -S /run/haproxy/master.sock,level,admin",
+        ),
+        Misfit::SocketsNotShared => (
+            "HAProxy does not have the volume in which the agent looks for its sockets",
+            "mount the volume with the agent's --master-socket in HAProxy's container as well",
+        ),
+    }
 }
 
 /// What is wrong with HAProxy pods of the user's own, or that a switch would go on without, as findings.
@@ -40,6 +74,12 @@ pub fn find_in_proxies(seen: &Snapshot) -> Vec<Finding> {
         );
     }
     for pod in &seen.traffic.pods {
+        // Where the agent leads HAProxy, nothing keeps it from that, whatever the specification looks like.
+        let leads = pod.report.as_ref().is_some_and(|report| report.error.is_none());
+        for misfit in pod.misfits.iter().filter(|_| !leads) {
+            let (message, remedy) = describe(*misfit);
+            tell(format!("HAProxy pod {}: {message}", pod.name), remedy);
+        }
         match &pod.report {
             None => tell(
                 format!("no agent answers in HAProxy pod {}", pod.name),
@@ -118,5 +158,18 @@ mod tests {
             let told = told(&world);
             assert!(told.len() == 1 && told[0].contains(words), "{words}: {told:?}");
         }
+    }
+
+    #[test]
+    fn how_a_pod_is_put_together_is_told_where_its_agent_does_not_lead_haproxy() {
+        let mut world = own();
+        world.seen.traffic.pods[0].misfits = vec![Misfit::NoMasterSocket];
+        assert_eq!(told(&world), Vec::<String>::new());
+        world.seen.traffic.pods[0].report.as_mut().unwrap().error = Some("no master".to_owned());
+        let told = told(&world);
+        assert!(
+            told.len() == 2 && told[0].contains("haproxy-1: HAProxy's master does not listen"),
+            "{told:?}"
+        );
     }
 }

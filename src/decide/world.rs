@@ -158,6 +158,7 @@ impl World {
                 report: Some(Report::default()),
                 was_asked: true,
                 lead: Lead::Unknown,
+                misfits: Vec::new(),
             })
             .into();
         world

@@ -13,7 +13,11 @@ use k8s_openapi::{
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use serde::de::DeserializeOwned;
 
-use super::{Error, JobState, Objects, within};
+use super::{
+    Error, JobState, Objects,
+    layout::{Misfit, find_misfits},
+    within,
+};
 use crate::{
     agent::Desired,
     api::{ANNOTATION_HASH, ClusterMigration, FIELD_MANAGER, LABEL_MEMBER, LABEL_MIGRATION, LABEL_ROLE},
@@ -29,6 +33,8 @@ pub struct ProxyPodPlace {
     pub ip: String,
     /// That of its node.
     pub node_ip: String,
+    /// What keeps its agent from leading HAProxy, where the pod is the user's own.
+    pub misfits: Vec<Misfit>,
 }
 
 /// Everything that is read of Kubernetes.
@@ -145,7 +151,17 @@ pub async fn list_proxies(client: &Client, migration: &ClusterMigration) -> Resu
         return Ok(Vec::new());
     };
     let found = within(pods.list(&ListParams::default().labels(&selector))).await?;
-    Ok(found.items.iter().filter_map(proxy_place).collect())
+    let mut places = Vec::new();
+    for pod in &found.items {
+        let Some(mut place) = proxy_place(pod) else { continue };
+        if traffic.haproxy.own.is_some()
+            && let Some(spec) = &pod.spec
+        {
+            place.misfits = find_misfits(spec, migration);
+        }
+        places.push(place);
+    }
+    Ok(places)
 }
 
 struct Lister<'a> {
@@ -337,6 +353,7 @@ fn proxy_place(pod: &Pod) -> Option<ProxyPodPlace> {
             name: pod.name_any(),
             ip: status.pod_ip.clone()?,
             node_ip: status.host_ip.clone().unwrap_or_default(),
+            misfits: Vec::new(),
         })
     })?
 }

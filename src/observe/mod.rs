@@ -2,6 +2,7 @@
 
 mod focus;
 mod kubernetes;
+mod layout;
 mod members;
 mod poolers;
 mod proxies;
@@ -17,6 +18,7 @@ use kube::Client;
 
 pub use focus::Focus;
 use kubernetes::ProxyPodPlace;
+pub use layout::Misfit;
 pub use members::{Sessions, target_members};
 pub use poolers::{Pooler, PoolerPlace};
 pub use proxies::{Lead, Leads};
@@ -169,6 +171,7 @@ pub async fn observe(
             was_asked: reports.contains_key(&place.name),
             report: reports.remove(&place.name).flatten(),
             lead: Lead::default(),
+            misfits: place.misfits.clone(),
         })
         .collect();
     let mut traffic = Traffic {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 
-use super::{poolers::Pooler, proxies::Lead};
+use super::{layout::Misfit, poolers::Pooler, proxies::Lead};
 use crate::{
     address::Address,
     agent::{Desired, Report},
@@ -120,6 +120,8 @@ pub struct ProxyPod {
     pub was_asked: bool,
     /// Where it leads those who write.
     pub lead: Lead,
+    /// What keeps its agent from leading HAProxy, as far as its specification tells.
+    pub misfits: Vec<Misfit>,
 }
 
 impl Snapshot {
