@@ -30,8 +30,8 @@ pub use switchover::{
 };
 pub use target::{Exposure, ExposureType, PodTemplate, PostgresqlOptions, Seeding, Storage, Target, TargetTls};
 pub use traffic::{
-    Bypass, BypassPolicy, Haproxy, ManagedHaproxy, OnPauseTimeout, OwnHaproxy, Pgbouncer, PoolerRoute, PostgresRole,
-    ProxyPolicy, Route, StaticRoute, Traffic,
+    Bypass, BypassPolicy, Haproxy, ManagedHaproxy, OnPauseTimeout, OwnForm, OwnHaproxy, Pgbouncer, PoolerRoute,
+    PostgresRole, ProxyPolicy, Route, StaticRoute, Traffic,
 };
 pub use v1alpha1::{ClusterMigration, ClusterMigrationSpec};
 

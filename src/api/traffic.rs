@@ -10,6 +10,8 @@ use super::{ByteSize, CredentialsRef, Side, TlsMode};
 
 /// How clients are led to the primary, to standbys and to other services of the active side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("!has(self.haproxy.own) || self.haproxy.own.form == 'File' || self.routes.all(r, !has(r.postgres) || r.postgres == 'Primary')")
+    .message("a route with postgres: Replicas leads to several addresses, and a variable takes one: use haproxy.own.form File, or leave it out"))]
 pub struct Traffic {
     /// The HAProxy that leads them.
     pub haproxy: Haproxy,
@@ -117,6 +119,8 @@ pub enum BypassPolicy {
     .message("HAProxy is either managed, or own: your pods with the agent beside HAProxy"))]
 #[x_kube(validation = Rule::new("has(self.managed) == has(oldSelf.managed)")
     .message("spec.traffic.haproxy cannot change between managed and own: its clients would be led by neither"))]
+#[x_kube(validation = Rule::new("!has(self.own) || !has(oldSelf.own) || self.own.form == oldSelf.own.form")
+    .message("spec.traffic.haproxy.own.form cannot change: HAProxy would listen for what no file says"))]
 pub struct Haproxy {
     /// HAProxy pods that the operator deploys, with the `mitosis agent` beside each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,6 +153,20 @@ pub struct OwnHaproxy {
     /// ServiceAccount of the pods, which is given the right to read the routing, ConfigMap `NAME-routing`.
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: String,
+    /// What the routes become in the pods. Default: File.
+    #[serde(default)]
+    pub form: OwnForm,
+}
+
+/// What routes become in HAProxy pods of your own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OwnForm {
+    /// Frontends and backends of their own, in a file beside your configuration.
+    #[default]
+    File,
+    /// Variables, in a file before your configuration: your own frontend `fe_NAME` and backend `be_NAME` have
+    /// `server s1 "${MITOSIS_ROUTE_NAME}"`, for routes with one address.
+    Variables,
 }
 
 /// HAProxy pods that the operator deploys as `NAME-haproxy`.

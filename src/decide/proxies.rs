@@ -120,6 +120,7 @@ mod tests {
         haproxy.own = Some(OwnHaproxy {
             selector: [("app".to_owned(), "edge".to_owned())].into(),
             service_account_name: "edge".to_owned(),
+            form: crate::api::OwnForm::File,
         });
         world.route(false, 3, State::Open);
         world

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     address::{Address, Port},
     agent::{Desired, Report},
-    api::{PostgresRole, ProxyPolicy, Side},
+    api::{OwnForm, OwnHaproxy, PostgresRole, ProxyPolicy, Side},
     haproxy::{Configuration, Form, Route, RouteKind, RouteName, State},
     observe::{Lead, Member, ProxyPod, Snapshot},
     resources::{Kind, build_haproxy, build_routing, listen_port, routing_name},
@@ -53,8 +53,14 @@ pub fn plan_configuration(
             })
         })
         .collect::<Result<_, String>>()?;
-    let form = match traffic.haproxy.own {
-        Some(_) => Form::Included,
+    let form = match &traffic.haproxy.own {
+        Some(OwnHaproxy {
+            form: OwnForm::File, ..
+        }) => Form::Included,
+        Some(OwnHaproxy {
+            form: OwnForm::Variables,
+            ..
+        }) => Form::Variables,
         None => Form::Whole,
     };
     Configuration::new(form, generation, state, routes)

@@ -44,16 +44,27 @@ pub enum Form {
     Whole,
     /// A file beside those of the user, whose `global` section stays theirs.
     Included,
+    /// A file before those of the user, with a variable for each route. The user's own backend has one server, whose address it is.
+    Variables,
 }
 
 impl Form {
-    pub(super) const ALL: [Self; 2] = [Self::Whole, Self::Included];
+    pub(super) const ALL: [Self; 3] = [Self::Whole, Self::Included, Self::Variables];
 
     /// Where the file makes HAProxy listen for commands, as HAProxy's word. The user's files may have a socket of their own.
     pub(super) const fn admin_socket(self) -> &'static str {
         match self {
             Self::Whole => "\"${MITOSIS_SOCKET-/run/haproxy/admin.sock}\"",
-            Self::Included => "\"${MITOSIS_SOCKET-/run/haproxy/mitosis.sock}\"",
+            Self::Included | Self::Variables => "\"${MITOSIS_SOCKET-/run/haproxy/mitosis.sock}\"",
+        }
+    }
+
+    /// The comment by which `parse` knows the form.
+    pub(super) const fn mark(self) -> &'static str {
+        match self {
+            Self::Whole => "# The whole configuration.",
+            Self::Included => "# Routes beside the user's own configuration.",
+            Self::Variables => "# Addresses for server s1 of the user's own backends.",
         }
     }
 }
@@ -115,6 +126,21 @@ pub struct Configuration {
     routes: Vec<Route>,
 }
 
+/// What the routes need of HAProxy, by a name of their own.
+const DEFAULTS: &str = "
+defaults mitosis
+    mode tcp
+    timeout connect 1s
+    timeout client 24h
+    timeout server 24h
+    # Links die silently: the kernel asks the peer.
+    option clitcpka
+    option srvtcpka
+    default-server init-addr libc,none
+    # What another configuration had set of a server is none of this one's.
+    load-server-state-from-file none
+";
+
 /// Connections that HAProxy takes at most, in all and on each frontend.
 pub(super) const MAXCONN: u32 = 5000;
 
@@ -140,6 +166,12 @@ impl Configuration {
                 (RouteKind::Primary, 2..) => {
                     return Err(format!(
                         "route {} has several primaries: give it one address",
+                        route.name
+                    ));
+                }
+                (_, count @ 2..) if form == Form::Variables => {
+                    return Err(format!(
+                        "route {} leads to {count} addresses, and a variable takes one: leave it out, or use form File",
                         route.name
                     ));
                 }
@@ -228,41 +260,51 @@ impl Configuration {
     /// instead of refusing the whole file: one wrong static route must not stop a switchover.
     #[must_use]
     pub fn render(&self) -> String {
-        let limits = match self.form {
-            Form::Whole => format!(
-                "    # Sessions of a former configuration end with it.\n    hard-stop-after 1s\n    maxconn {MAXCONN}\n"
-            ),
-            // They would be those of the user's own proxies as well.
-            Form::Included => String::new(),
-        };
         let mut text = format!(
             "\
 # Written by mitosis: changes made here by hand are lost.
+{form}
 global
     # {state}
     setenv MITOSIS_GENERATION {generation}
     stats socket {socket} mode 660 level admin expose-fd listeners
-{limits}
-defaults mitosis
-    mode tcp
-    timeout connect 1s
-    timeout client 24h
-    timeout server 24h
-    # Links die silently: the kernel asks the peer.
-    option clitcpka
-    option srvtcpka
-    default-server init-addr libc,none
-    # What another configuration had set of a server is none of this one's.
-    load-server-state-from-file none
 ",
+            form = self.form.mark(),
             socket = self.form.admin_socket(),
             state = self.state.as_str(),
             generation = self.generation,
         );
+        match self.form {
+            Form::Whole => {
+                let limits = "    # Sessions of a former configuration end with it.\n    hard-stop-after 1s\n";
+                write!(text, "{limits}    maxconn {MAXCONN}\n{DEFAULTS}").expect("a String takes every write");
+            }
+            // Limits would be those of the user's own proxies as well.
+            Form::Included => text.push_str(DEFAULTS),
+            Form::Variables => {}
+        }
         for route in &self.routes {
-            self.render_route(route, &mut text);
+            match self.form {
+                Form::Whole | Form::Included => self.render_route(route, &mut text),
+                Form::Variables => self.render_variable(route, &mut text),
+            }
         }
         text
+    }
+
+    fn render_variable(&self, route: &Route, text: &mut String) {
+        let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a String takes every write");
+        line(format_args!("    # route {} {}", route.name, route.listen));
+        line(format_args!("    {}", route.kind.mark()));
+        let held = self.state == State::Held && route.kind.is_held();
+        let hidden = if held { "# " } else { "" };
+        for address in &route.to {
+            line(format_args!("    {hidden}setenv {} {address}", route.name.variable()));
+        }
+        if held {
+            // Should HAProxy be started anew while held, its clients never reach a database.
+            line(format_args!("    setenv {} 127.0.0.1:9", route.name.variable()));
+        }
     }
 
     fn render_route(&self, route: &Route, text: &mut String) {

@@ -19,6 +19,12 @@ impl RouteName {
         format!("fe_{self}")
     }
 
+    /// Name of the environment variable with the address of this route.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("MITOSIS_ROUTE_{}", self.0.to_uppercase().replace('-', "_"))
+    }
+
     /// Name of the backend of this route.
     #[must_use]
     pub fn backend(&self) -> String {

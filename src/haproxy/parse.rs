@@ -17,11 +17,9 @@ impl Configuration {
         let (mut name, mut listen, mut kind) = (None, None, None);
         for line in text.lines().map(str::trim) {
             let words: Vec<&str> = line.trim_start_matches("# ").split(' ').collect();
+            form = Form::ALL.into_iter().find(|form| form.mark() == line).or(form);
             kind = RouteKind::ALL.into_iter().find(|kind| kind.mark() == line).or(kind);
             match words[..] {
-                ["stats", "socket", socket, ..] => {
-                    form = Form::ALL.into_iter().find(|form| form.admin_socket() == socket);
-                }
                 ["setenv", "MITOSIS_GENERATION", number] => generation = number.parse().ok(),
                 [word] if state.is_none() => state = word.parse::<State>().ok(),
                 ["frontend", text, "from", _] => name = text.strip_prefix("fe_").map(str::parse).transpose()?,
@@ -36,7 +34,22 @@ impl Configuration {
                     });
                     kind = None;
                 }
-                ["server", "none", _] => {}
+                ["route", text, port] => {
+                    routes.push(Route {
+                        name: text.parse()?,
+                        listen: port.parse()?,
+                        to: Vec::new(),
+                        left_out: BTreeSet::new(),
+                        kind: RouteKind::Static,
+                    });
+                    kind = None;
+                }
+                ["server", "none", _] | ["setenv", _, "127.0.0.1:9"] => {}
+                ["setenv", _, address] => {
+                    let route = routes.last_mut().ok_or("a variable is of no route")?;
+                    route.kind = kind.ok_or("a variable does not say what it leads to")?;
+                    route.to.push(address.parse()?);
+                }
                 ["server", _, address, ..] => {
                     let route = routes.last_mut().ok_or("a server is outside of a backend")?;
                     route.kind = kind.ok_or("a backend does not say what it leads to")?;
@@ -50,7 +63,7 @@ impl Configuration {
             }
         }
         let configuration = Self::new(
-            form.ok_or("its socket is none of mitosis")?,
+            form.ok_or("it does not say how much of the configuration it is")?,
             generation.ok_or("MITOSIS_GENERATION is not set")?,
             state.ok_or("it does not say open or held")?,
             routes,
@@ -93,7 +106,7 @@ mod tests {
         ];
         let name = "[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?";
         let routes = proptest::collection::btree_map(1..=u16::MAX, (name, kind, any::<u8>()), 1..6);
-        let form = prop_oneof![Just(Form::Whole), Just(Form::Included)];
+        let form = prop_oneof![Just(Form::Whole), Just(Form::Included), Just(Form::Variables)];
         (form, any::<u64>(), any::<bool>(), routes).prop_filter_map(
             "names differ",
             |(form, generation, held, routes)| {

@@ -131,10 +131,16 @@ impl Bed {
         Self::prepare(Form::Included, Some(users), to).await
     }
 
+    /// The same where the user's own `fe_write` on `PORT` leads to where a variable says.
+    pub async fn start_before(users: &str, to: &[&Echo]) -> Self {
+        Self::prepare(Form::Variables, Some(users), to).await
+    }
+
     async fn prepare(form: Form, users: Option<&str>, to: &[&Echo]) -> Self {
         let port = free_port().await;
         let directory = tempfile::tempdir().unwrap();
         if let Some(users) = users {
+            let users = users.replace("PORT", &port.to_string());
             fs::write(directory.path().join(USERS_FILE), users).unwrap();
         }
         let (wishes, agent, reports) = start_agent(&directory);
@@ -156,7 +162,10 @@ impl Bed {
     pub fn start_haproxy(&mut self) {
         let directory = self.directory.path();
         let log = File::create(directory.join("log")).unwrap();
-        let files: Vec<_> = [USERS_FILE, "haproxy.cfg"].map(|name| directory.join(name)).into();
+        let mut files: Vec<_> = [USERS_FILE, "haproxy.cfg"].map(|name| directory.join(name)).into();
+        if self.form == Form::Variables {
+            files.reverse();
+        }
         let files = files.into_iter().filter(|file| file.exists());
         let child = Command::new("haproxy")
             .args(["-W", "-db", "-S"])

@@ -167,6 +167,45 @@ async fn beside_a_configuration_of_the_users_own_clients_are_held_and_led_and_th
     assert_eq!(request(bed.port).await.unwrap(), "A");
 }
 
+/// Where the operator's file has a variable only, the user's own frontend is held and their own server is led.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_variable_in_the_users_own_server_line_is_enough_to_hold_their_clients_and_lead_them() {
+    let (a, b) = (Echo::start("A").await, Echo::start("B").await);
+    let users = "global\n    hard-stop-after 1s\ndefaults\n    mode tcp\n    timeout connect 1s\n    timeout client 1m\n    timeout server 1m\n\
+         frontend fe_write\n    bind 127.0.0.1:PORT backlog 4096\n    default_backend be_write\n\
+         backend be_write\n    server s1 \"${MITOSIS_ROUTE_WRITE-127.0.0.1:9}\"\n";
+    let mut bed = Bed::start_before(users, &[&a]).await;
+    bed.wish(1, State::Open, &[&a]);
+    bed.until("generation 1 runs", |report| report.is_running(1)).await;
+    let mut session = session_on(&bed, "A").await;
+
+    bed.wish(2, State::Held, &[&a]);
+    bed.until("it is held", |report| report.is_holding(2)).await;
+    assert!(exchange(&mut session).await.is_err(), "a session outlives the hold");
+    let reached = a.requests();
+    let port = bed.port;
+    let waiting = tokio::spawn(async move { request(port).await });
+    // One that starts anew while held leads nobody to A.
+    bed.kill_haproxy().await;
+    assert!(waiting.await.unwrap().is_err());
+    bed.until("the loss is reported", |report| report.state == ReportState::Waiting)
+        .await;
+    bed.start_haproxy();
+    let again = bed.until("it is held again", |report| report.is_holding(2)).await;
+    assert_eq!(
+        again.generation,
+        Some(2),
+        "the file that HAProxy started with leads to A"
+    );
+    assert_eq!(a.requests(), reached);
+
+    let waiting = tokio::spawn(async move { request(port).await });
+    bed.wish(3, State::Open, &[&b]);
+    bed.until("generation 3 runs", |report| report.is_running(3)).await;
+    assert_eq!(waiting.await.unwrap().unwrap(), "B");
+    assert_eq!(ten_clients(&bed).await, ["B".to_owned()].into());
+}
+
 /// Readers are led to standbys only, and to the primary rather than nowhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_are_led_to_the_primary_only_when_no_standby_answers() {
