@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::time::Instant;
 
 use super::{Actor, Error};
 use crate::{
@@ -27,11 +28,12 @@ impl Actor<'_> {
         let pgbouncer = self.seen.migration.spec.pgbouncer();
         // The other half is for the transactions.
         let patience = pgbouncer.map_or(Duration::ZERO, |pgbouncer| Duration::from(pgbouncer.pause_timeout) / 2);
+        let deadline = Instant::now() + patience;
         let told = orders.iter().map(async |order| {
             for database in &order.databases {
                 let ready = async {
                     let console = login.connect(&order.address).await?;
-                    wait_for_logins(&console, database, patience).await?;
+                    wait_for_logins(&console, database, deadline).await?;
                     Ok::<_, postgres::Error>(console)
                 };
                 let ready = ready.await;

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{Desired, file};
 use crate::{
     address::Address,
-    haproxy::{Admin, Configuration, Lead, Master, Reload, RouteName, RuntimeError, Server},
+    haproxy::{Admin, Configuration, Form, Lead, Master, Reload, RouteName, RuntimeError, Server, Service},
 };
 
 /// Time for sessions that are about to end by themselves: those of clients that connect for each request.
@@ -66,6 +66,9 @@ pub enum AgentError {
         /// The generation.
         generation: u64,
     },
+    /// The user's own configuration lacks what a variable is for.
+    #[error("HAProxy has no {0}: name it so in your own configuration, as docs/own-haproxy.md shows")]
+    Missing(String),
 }
 
 impl AgentError {
@@ -167,15 +170,26 @@ impl Haproxy {
             answer => answer?,
         };
         let held = running.load.limits.values().any(|limit| *limit == 0);
+        let users = wanted.as_ref().filter(|wanted| wanted.form() == Form::Variables);
         if running.generation == Some(desired.generation) && !changed && !held {
+            if let Some(users) = users {
+                self.look_for_proxies(users).await?;
+            }
             self.running = wanted;
             return Ok(());
         }
         // Whatever happens now, what ran is not known before it was seen again.
         let former = self.running.take();
-        let safe = held && running.version.runtime_release_is_safe();
+        // Limits of the user's own frontends are not known here: a reload brings them back.
+        let safe = held && users.is_none() && running.version.runtime_release_is_safe();
         let at_run_time = match (&former, &wanted) {
-            (Some(former), Some(wanted)) if !held && wanted.leads_as(former) => {
+            // A process that was started anew, or a file that somebody changed, is none to be changed a little.
+            (Some(former), Some(wanted))
+                if !held
+                    && running.generation == Some(former.generation())
+                    && wanted.generation() > former.generation()
+                    && wanted.leads_as(former) =>
+            {
                 self.change_standbys(former, wanted).await?
             }
             (Some(former), Some(wanted)) if safe && wanted.has_form_of(former) => {
@@ -185,6 +199,9 @@ impl Haproxy {
         };
         if !at_run_time {
             self.reload(desired.generation).await?;
+        }
+        if let Some(users) = users {
+            self.look_for_proxies(users).await?;
         }
         self.running = wanted;
         Ok(())
@@ -206,7 +223,7 @@ impl Haproxy {
             sleep(POLL).await;
             seen = self.admin.servers().await?;
         }
-        self.admin.set_service(&servers).await?;
+        self.admin.set_service(&list_services(wanted)).await?;
         let routes = wanted.routes().iter();
         let held: Vec<RouteName> = routes
             .filter(|route| route.kind.is_held())
@@ -231,17 +248,16 @@ impl Haproxy {
     /// Takes standbys into service or out of it: a reload, which every version could do, would end sessions on other servers. Says whether it
     /// could be done.
     async fn change_standbys(&self, former: &Configuration, wanted: &Configuration) -> Result<bool, AgentError> {
-        let (Some(mut servers), Some(before)) = (list_servers(wanted), list_servers(former)) else {
-            return Ok(false);
-        };
-        servers.retain(|lead| !before.contains(lead));
+        let before = list_services(former);
+        let mut changed = list_services(wanted);
+        changed.retain(|service| !before.contains(service));
         let start = Instant::now();
         let left_out = |(backend, server): &(String, String)| {
-            let mut named = servers.iter().filter(|lead| !lead.serves);
-            named.any(|lead| lead.backend == *backend && lead.server == *server)
+            let mut left_out = changed.iter().filter(|service| !service.serves);
+            left_out.any(|service| service.backend == *backend && service.server == *server)
         };
         loop {
-            self.admin.set_service(&servers).await?;
+            self.admin.set_service(&changed).await?;
             // A session that was on its way to its server is seen and ended in the next round.
             let with_server = self.admin.running().await?.load.with_server;
             let busy = with_server
@@ -260,27 +276,39 @@ impl Haproxy {
             }
         }
         let seen = self.admin.servers().await?;
-        let is_done = |lead: &&Lead| {
+        let is_done = |service: &&Service| {
             let mut named = seen
                 .iter()
-                .filter(|server| server.backend == lead.backend && server.name == lead.server);
-            named.any(|server| server.serves == lead.serves)
+                .filter(|server| server.backend == service.backend && server.name == service.server);
+            named.any(|server| server.serves == service.serves)
         };
-        if let Some(lead) = servers.iter().find(|lead| !is_done(lead)) {
-            warn!(
-                backend = lead.backend,
-                server = lead.server,
-                "HAProxy does not take it into or out of service"
-            );
+        if let Some(Service { backend, server, .. }) = changed.iter().find(|service| !is_done(service)) {
+            warn!(backend, server, "HAProxy does not take it into or out of service");
             return Ok(false);
         }
         self.admin.answer_with(wanted.generation()).await?;
         info!(
             generation = wanted.generation(),
-            servers = servers.len(),
+            servers = changed.len(),
             "standbys were taken into service or out of it"
         );
         Ok(true)
+    }
+
+    /// Looks for the user's own proxies that a variable stands for: what is missing would be noticed when it is to be held.
+    async fn look_for_proxies(&self, wanted: &Configuration) -> Result<(), AgentError> {
+        let load = self.admin.running().await?.load;
+        let held = wanted.routes().iter().filter(|route| route.kind.is_held());
+        for name in held.map(|route| &route.name) {
+            let server = (name.backend(), "s1".to_owned());
+            if !load.limits.contains_key(&name.frontend()) {
+                return Err(AgentError::Missing(format!("frontend {}", name.frontend())));
+            }
+            if !load.with_server.contains_key(&server) {
+                return Err(AgentError::Missing(format!("server s1 in backend {}", name.backend())));
+            }
+        }
+        Ok(())
     }
 
     /// A configuration that somebody else wrote may have made HAProxy listen for commands elsewhere, or nowhere; its master still does.
@@ -329,6 +357,19 @@ impl Haproxy {
     }
 }
 
+/// Every server, and whether clients are led to it.
+fn list_services(configuration: &Configuration) -> Vec<Service> {
+    let routes = configuration.routes().iter();
+    let services = routes.flat_map(|route| {
+        route.to.iter().enumerate().map(|(index, address)| Service {
+            backend: route.name.backend(),
+            server: format!("s{}", index + 1),
+            serves: !route.left_out.contains(address),
+        })
+    });
+    services.collect()
+}
+
 fn is_led(lead: &Lead, servers: &[Server]) -> bool {
     servers.iter().any(|server| {
         server.backend == lead.backend
@@ -342,11 +383,9 @@ fn is_led(lead: &Lead, servers: &[Server]) -> bool {
 fn list_servers(configuration: &Configuration) -> Option<Vec<Lead>> {
     let mut servers = Vec::new();
     for route in configuration.routes() {
-        for (index, address) in route.to.iter().enumerate() {
-            let Address { host, port } = address;
+        for (index, Address { host, port }) in route.to.iter().enumerate() {
             let ip = host.to_string().trim_matches(['[', ']']).parse().ok()?;
             servers.push(Lead {
-                serves: !route.left_out.contains(address),
                 backend: route.name.backend(),
                 server: format!("s{}", index + 1),
                 to: SocketAddr::new(ip, port.get()),

@@ -336,6 +336,9 @@ pub struct SwitchoverStatus {
     /// Instances of PgBouncer that were not seen to go on when clients were released. They are told to as soon as they are seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unresumed: Vec<String>,
+    /// Standbys of either side that get no readers until the end, as they were seen before clients were held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// Whether the new primary's statistics were renewed.
     #[serde(default)]
     pub analyzed: bool,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Decision, Told};
+use super::{Action, Decision, Told, readers::decide_readers};
 use crate::{
     api::{Phase, Reason, Side},
     observe::Snapshot,
@@ -64,6 +64,12 @@ pub fn decide_ending(seen: &Snapshot) -> Decision {
     } else {
         "nothing is left on the source".to_owned()
     };
+    let last = told("readers are led to the standbys that follow".to_owned());
+    if let [primary] = seen.primaries()[..]
+        && let Some(decision) = decide_readers(seen, primary.name.as_str(), &last)
+    {
+        return decision;
+    }
     Decision::Act {
         actions: vec![Action::LetGo],
         effect: None,

@@ -93,7 +93,14 @@ fn decide_from(seen: &Snapshot, agent_image: &str, findings: &[crate::api::Findi
     let status = seen.migration.status.clone().unwrap_or_default();
     // What was begun comes first: an intent on record is an effect that may have happened.
     if let Some(running) = status.switchover.as_ref().filter(|record| !record.step.is_terminal()) {
-        return switchover::decide_switchover(seen, running);
+        let decision = switchover::decide_switchover(seen, running);
+        // A gate may stay closed for days.
+        return match (&decision, running.step) {
+            (Decision::Wait { told, .. }, Step::Gate) => {
+                readers::decide_readers(seen, &running.old_primary, told).unwrap_or(decision)
+            }
+            _ => decision,
+        };
     }
     if let Some(ended) = &status.switchover
         && let Some(decision) = poolers::decide_left_paused(seen, ended)
@@ -169,7 +176,12 @@ fn decide_at_source(seen: &Snapshot, agent_image: &str) -> Decision {
     if let Some(primary) = seen.primaries().into_iter().find(|_| completes)
         && let Some(decision) = way_back::decide_completion(seen, primary)
     {
-        return decision;
+        return match &decision {
+            Decision::Wait { told, .. } => {
+                readers::decide_readers(seen, primary.name.as_str(), told).unwrap_or(decision)
+            }
+            _ => decision,
+        };
     }
     let pair = match replicate::decide_replicate(seen, agent_image) {
         Ok(pair) => pair,

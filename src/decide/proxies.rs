@@ -33,7 +33,7 @@ const fn describe(misfit: Misfit) -> (&'static str, &'static str) {
         ),
         Misfit::FileNotRead => (
             "HAProxy is not told to read the agent's file",
-            "add `-f` with the agent's --config-file, after your own files",
+            "add `-f` with the agent's --config-file, as docs/own-haproxy.md shows",
         ),
         Misfit::NoMaster => (
             "HAProxy is started without a master that could reload it",

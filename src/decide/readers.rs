@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::routing::proxied;
+use super::{
+    Decision, Told,
+    routing::{plan_readers, proxied},
+};
 use crate::{
     address::Address,
-    api::{Finding, PostgresRole, Route, Severity, SwitchoverStatus},
+    api::{ByteSize, Finding, PostgresRole, Route, Severity, SwitchoverStatus},
     haproxy::Configuration,
     observe::{Member, Snapshot},
 };
@@ -17,29 +20,45 @@ pub fn list_standbys<'a>(seen: &'a Snapshot, primary: &'a Member) -> impl Iterat
 
 /// Addresses of the standbys that a route leaves out.
 ///
-/// While a switchover is under way all are: the standbys of the side that takes over do not follow its primary yet, and nothing may change then
-/// that HAProxy has not been told before.
+/// While a switchover is under way they are those on its record: nothing may change then that HAProxy has not been told before.
 pub fn list_left_out(seen: &Snapshot, primary: &Member, route: &Route) -> Result<BTreeSet<Address>, String> {
+    let running = find_running(seen);
     let standbys = list_standbys(seen, primary);
-    let left_out = standbys.filter(|member| is_switching(seen) || is_left_out(seen, member, primary, route));
+    let left_out = standbys.filter(|member| match running {
+        Some(record) => record.left_out.iter().any(|name| name == member.name.as_str()),
+        None => is_unfit(seen, member, primary, route),
+    });
     left_out.map(|member| proxied(seen, member)).collect()
 }
 
-fn is_switching(seen: &Snapshot) -> bool {
-    let record = seen
-        .migration
-        .status
-        .as_ref()
-        .and_then(|status| status.switchover.as_ref());
-    record.is_some_and(SwitchoverStatus::is_under_way)
+fn find_running(seen: &Snapshot) -> Option<&SwitchoverStatus> {
+    let record = seen.migration.status.as_ref()?.switchover.as_ref()?;
+    record.is_under_way().then_some(record)
 }
 
-/// What cannot be seen stays as it is.
-fn is_left_out(seen: &Snapshot, member: &Member, primary: &Member, route: &Route) -> bool {
+fn list_routes(seen: &Snapshot) -> impl Iterator<Item = &Route> {
+    let routes = seen.migration.spec.traffic.iter().flat_map(|traffic| &traffic.routes);
+    routes.filter(|route| route.postgres == Some(PostgresRole::Replicas))
+}
+
+/// Names of the standbys of either side that should get no readers during a switchover from `old` to `new`. Of the side that takes over, one
+/// that was not seen is none to lead readers to.
+pub fn list_unfit(seen: &Snapshot, old: &Member, new: &Member) -> Vec<String> {
+    let unfit = seen.members.iter().filter(|member| {
+        let unseen = member.side == new.side && member.server().is_none();
+        member.name != old.name && list_routes(seen).any(|route| unseen || is_unfit(seen, member, old, route))
+    });
+    unfit.map(|member| member.name.to_string()).collect()
+}
+
+/// What cannot be seen stays as it is, unless nobody will look again: then HAProxy's own check has to do.
+fn is_unfit(seen: &Snapshot, member: &Member, primary: &Member, route: &Route) -> bool {
     let was_left_out = was_left_out(seen, member, route);
+    let is_last_look = seen.migration.metadata.deletion_timestamp.is_some();
     let lag = match measure_lag(member, primary) {
-        Lag::Unseen => return was_left_out,
         Lag::FollowsNot => return true,
+        Lag::Unseen | Lag::Bytes(_) if is_last_look => return false,
+        Lag::Unseen => return was_left_out,
         Lag::Bytes(lag) => lag,
     };
     // It comes back when it has caught up well below the limit: one that wavers around it would end sessions all the time.
@@ -65,7 +84,8 @@ fn measure_lag(member: &Member, primary: &Member) -> Lag {
     let (Some(standby), Some(primary)) = (member.server(), primary.server()) else {
         return Lag::Unseen;
     };
-    if !standby.in_recovery || standby.timeline != primary.timeline {
+    let is_of_the_cluster = standby.system_identifier == primary.system_identifier;
+    if !standby.in_recovery || standby.timeline != primary.timeline || !is_of_the_cluster {
         return Lag::FollowsNot;
     }
     let positions = primary.lsn.zip(standby.lsn);
@@ -83,19 +103,31 @@ fn was_left_out(seen: &Snapshot, member: &Member, route: &Route) -> bool {
         .is_some_and(|(same, address)| same.left_out.contains(&address))
 }
 
+/// Leads readers as it is right now, where a decision waits with nothing else to do. Nothing where `primary` is not the only primary.
+pub fn decide_readers(seen: &Snapshot, primary: &str, told: &Told) -> Option<Decision> {
+    let [only] = seen.primaries()[..] else {
+        return None;
+    };
+    if only.name.as_str() != primary {
+        return None;
+    }
+    Some(Decision::Act {
+        actions: vec![plan_readers(seen, only)?],
+        effect: None,
+        told: told.clone(),
+    })
+}
+
 /// Standbys that get no readers, as findings.
 pub fn find_in_readers(seen: &Snapshot) -> Vec<Finding> {
-    let traffic = seen.migration.spec.traffic.iter();
-    let routes = traffic.flat_map(|traffic| &traffic.routes);
-    let routes = routes.filter(|route| route.postgres == Some(PostgresRole::Replicas));
     let [primary] = seen.primaries()[..] else {
         return Vec::new();
     };
-    if is_switching(seen) || seen.traffic.routing.is_none() {
+    if find_running(seen).is_some() {
         return Vec::new();
     }
-    let left_out = routes.flat_map(|route| {
-        let standbys = list_standbys(seen, primary).filter(|member| is_left_out(seen, member, primary, route));
+    let left_out = list_routes(seen).flat_map(|route| {
+        let standbys = list_standbys(seen, primary).filter(|member| was_left_out(seen, member, route));
         standbys.map(|member| Finding {
             check: "readers".to_owned(),
             severity: Severity::Warn,
@@ -108,7 +140,7 @@ pub fn find_in_readers(seen: &Snapshot) -> Vec<Finding> {
             ),
             remedy: format!(
                 "it comes back by itself when it lags by less than {}, half of maxLag of the route",
-                crate::api::ByteSize::from_bytes(route.max_lag().bytes() / 2)
+                ByteSize::from_bytes(route.max_lag().bytes() / 2)
             ),
         })
     });
@@ -119,7 +151,7 @@ fn why(member: &Member, primary: &Member) -> String {
     match measure_lag(member, primary) {
         Lag::Unseen => format!("it was left out, and was not seen since: {}", member.unseen_because()),
         Lag::FollowsNot => format!("it does not follow {}", primary.name),
-        Lag::Bytes(_) => format!("it lags behind {} by more WAL than it may", primary.name),
+        Lag::Bytes(_) => format!("it lags or lagged behind {} by more WAL than it may", primary.name),
     }
 }
 
@@ -129,7 +161,7 @@ mod tests {
     use crate::{
         agent::Desired,
         api::{DesiredPhase, Step},
-        decide::{routing::plan_configuration, world::World},
+        decide::{Action, routing::plan_configuration, world::World},
         haproxy::State,
     };
 
@@ -209,14 +241,68 @@ mod tests {
     }
 
     #[test]
-    fn readers_are_led_to_the_new_primary_until_its_standbys_follow_it() {
-        let mut world = World::switching(Step::Route);
-        assert_eq!(left_out(&mut world, "shop-1"), ["10.96.0.7", "10.96.0.8"]);
-        for name in ["shop-1", "shop-2", "shop-3"] {
-            world.change(name, |server| server.in_recovery = name != "shop-1");
+    fn during_a_switch_readers_are_led_to_those_standbys_of_the_new_side_that_were_fit_before_it() {
+        let mut world = World::switching(Step::Gate);
+        world.open_gate();
+        for name in ["a1", "a2", "a3", "shop-1", "shop-2", "shop-3"] {
             replayed(&mut world, name, "0/10000000");
         }
+        replayed(&mut world, "shop-3", "0/8000000");
+        world.lose("shop-2");
+        let seen = &world.seen;
+        let (old, new) = (seen.member("a1").unwrap(), seen.member("shop-1").unwrap());
+        assert_eq!(list_unfit(seen, old, new), ["shop-2", "shop-3"]);
+
+        let record = world.status().switchover.as_mut().unwrap();
+        record.left_out = vec!["shop-3".to_owned()];
+        record.step = Step::Route;
+        world.change("shop-2", |server| server.timeline = 1);
+        assert_eq!(left_out(&mut world, "shop-1"), ["10.96.0.7"]);
         world.status().switchover.as_mut().unwrap().step = Step::Done;
+        world.set("shop-2", crate::decide::world::server(true));
+        replayed(&mut world, "shop-2", "0/10000000");
+        replayed(&mut world, "shop-3", "0/10000000");
         assert_eq!(left_out(&mut world, "shop-1"), [""; 0]);
+    }
+
+    /// Whether the routing is written, with no effect of a switchover.
+    fn tells_haproxy(world: &World) -> bool {
+        matches!(world.decide().decision, Decision::Act { actions, effect: None, .. }
+            if matches!(actions.as_slice(), [Action::Apply(object)] if object.name == "shop-routing"))
+    }
+
+    #[test]
+    fn a_gate_that_stays_closed_and_a_resource_that_goes_leave_no_reader_on_what_is_stale() {
+        let mut world = World::switching(Step::Gate);
+        for name in ["a1", "a2", "a3"] {
+            replayed(&mut world, name, "0/10000000");
+        }
+        left_out(&mut world, "a1");
+        assert!(!tells_haproxy(&world));
+        replayed(&mut world, "a1", "0/20000000");
+        assert!(tells_haproxy(&world));
+        // Somebody else is primary: nothing is known of anybody's lag.
+        world.change("shop-1", |server| server.in_recovery = false);
+        assert!(!tells_haproxy(&world));
+
+        let mut world = replicating();
+        replayed(&mut world, "a1", "0/20000000");
+        left_out(&mut world, "a1");
+        world.seen.migration.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.seen.now));
+        assert!(tells_haproxy(&world));
+        left_out(&mut world, "a1");
+        assert!(!tells_haproxy(&world));
+    }
+
+    #[test]
+    fn when_nobody_will_look_again_only_what_does_not_follow_is_left_out() {
+        let mut world = replicating();
+        replayed(&mut world, "a1", "0/20000000");
+        world.change("a3", |a3| a3.timeline = 2);
+        assert_eq!(left_out(&mut world, "a1"), ["10.20.0.12", "10.20.0.13"]);
+        world.seen.migration.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.seen.now));
+        assert_eq!(left_out(&mut world, "a1"), ["10.20.0.13"]);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Action, Decision, Told,
     members::{choose_clone_source, decide_member, plan_labels, plan_objects},
+    readers::decide_readers,
     routing::{find_laggards, plan_steady, without_silent},
     switchover::home_phase,
 };
@@ -12,7 +13,7 @@ use crate::{
     api::{Phase, Reason, Side},
     haproxy::State,
     observe::{Member, Snapshot},
-    postgres::{Lsn, MemberName},
+    postgres::{Lsn, MemberName, Server},
 };
 
 /// Age of the marker in seconds at which a new one is written.
@@ -82,22 +83,7 @@ pub fn decide_replicate(seen: &Snapshot, agent_image: &str) -> Result<Synchroniz
             ),
         });
     }
-    let mut due = plan_objects(seen, server).map_err(|message| Decision::Halt {
-        told: Told::new(phase, Reason::InvalidSpec, message),
-    })?;
-    match plan_steady(seen, primary, agent_image) {
-        Ok(actions) => due.extend(actions),
-        Err(message) => return Err(wait(Reason::Preparing, message)),
-    }
-    due.extend(plan_labels(seen));
-    if !due.is_empty() {
-        return Err(act(
-            phase,
-            due,
-            Reason::Preparing,
-            "objects of the target and of the traffic are applied".to_owned(),
-        ));
-    }
+    decide_objects(seen, primary, server, phase, agent_image)?;
     let mut members = seen.side(Side::Target);
     let Some(leader) = members.next() else {
         return Err(wait(Reason::Preparing, "the target has no members".to_owned()));
@@ -127,6 +113,47 @@ pub fn decide_replicate(seen: &Snapshot, agent_image: &str) -> Result<Synchroniz
         primary: primary.name.clone(),
         follower: leader.name.clone(),
     })
+}
+
+/// Applies what is missing of the target's and the traffic's objects.
+fn decide_objects(
+    seen: &Snapshot,
+    primary: &Member,
+    server: &Server,
+    phase: Phase,
+    agent_image: &str,
+) -> Result<(), Decision> {
+    let mut due = plan_objects(seen, server).map_err(|message| Decision::Halt {
+        told: Told::new(phase, Reason::InvalidSpec, message),
+    })?;
+    match plan_steady(seen, primary, agent_image) {
+        Ok(actions) => due.extend(actions),
+        Err(message) => {
+            return Err(Decision::Wait {
+                told: Told::new(phase, Reason::Preparing, message),
+                recheck: Duration::from_secs(1),
+            });
+        }
+    }
+    due.extend(plan_labels(seen));
+    if !due.is_empty() {
+        // Nothing is seeded for it.
+        let told = Told::new(
+            phase,
+            Reason::RoutingPending,
+            "HAProxy is told which standbys may serve readers",
+        );
+        if let Some(decision) = decide_readers(seen, primary.name.as_str(), &told) {
+            return Err(decision);
+        }
+        return Err(act(
+            phase,
+            due,
+            Reason::Preparing,
+            "objects of the target and of the traffic are applied".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 fn act(phase: Phase, actions: Vec<Action>, reason: Reason, message: String) -> Decision {

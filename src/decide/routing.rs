@@ -101,16 +101,36 @@ pub fn plan_steady(seen: &Snapshot, primary: &Member, agent_image: &str) -> Resu
     let Some(traffic) = &seen.migration.spec.traffic else {
         return Ok(Vec::new());
     };
-    let highest = find_highest(seen);
-    let same = Desired::from(&plan_configuration(seen, primary, highest, State::Open)?);
-    let routing = if seen.traffic.routing.as_ref() == Some(&same) {
-        same
-    } else {
-        Desired::from(&plan_configuration(seen, primary, highest + 1, State::Open)?)
-    };
+    let routing = plan_open(seen, primary)?;
     let mut wanted = vec![build_routing(&seen.migration, &routing)];
     wanted.extend(build_haproxy(&seen.migration, traffic, agent_image));
     Ok(plan_apply(seen, wanted))
+}
+
+/// The routing in which clients are led to `primary`: the present one where it does that.
+fn plan_open(seen: &Snapshot, primary: &Member) -> Result<Desired, String> {
+    let highest = find_highest(seen);
+    let same = Desired::from(&plan_configuration(seen, primary, highest, State::Open)?);
+    if seen.traffic.routing.as_ref() == Some(&same) {
+        return Ok(same);
+    }
+    Ok(Desired::from(&plan_configuration(
+        seen,
+        primary,
+        highest + 1,
+        State::Open,
+    )?))
+}
+
+/// What tells HAProxy which standbys may serve readers now, where that is all that it has to be told; for as long as nothing else of it is
+/// planned.
+pub fn plan_readers(seen: &Snapshot, primary: &Member) -> Option<Action> {
+    let routing = seen.traffic.routing.as_ref()?;
+    let running = Configuration::parse(&routing.configuration).ok()?;
+    let wanted = plan_open(seen, primary).ok()?;
+    let differs =
+        *routing != wanted && Configuration::parse(&wanted.configuration).is_ok_and(|to| to.leads_as(&running));
+    differs.then(|| Action::Apply(Box::new(build_routing(&seen.migration, &wanted))))
 }
 
 /// Who changed the routing after the operator had written it, while no switchover runs; nothing when nobody did.

@@ -114,6 +114,35 @@ fn each_thing_that_would_go_wrong_blocks_with_its_remedy() {
 }
 
 #[test]
+fn routes_that_could_not_be_led_are_refused_before_anything_is_made() {
+    let refused = |route: serde_json::Value, variables: bool| {
+        let mut world = World::new(DesiredPhase::Replicating);
+        let traffic = world.seen.migration.spec.traffic.as_mut().unwrap();
+        traffic.routes = vec![serde_json::from_value(route).unwrap()];
+        if variables {
+            let own = serde_json::json!({"own": {"selector": {"app": "edge"}, "serviceAccountName": "edge", "form": "Variables"}});
+            traffic.haproxy = serde_json::from_value(own).unwrap();
+        }
+        world.halts().unwrap_or_default()
+    };
+    let web =
+        serde_json::json!({"name": "web", "port": 80, "static": {"source": ["a:80"], "target": ["b:80", "c:80"]}});
+    assert!(refused(web.clone(), true).contains("web: a variable takes one address"));
+    assert_eq!(refused(web, false), "");
+    let read = |lag: &str| serde_json::json!({"name": "read", "port": 5433, "postgres": "Replicas", "maxLag": lag});
+    assert!(refused(read("1Ki"), false).contains("write 1Mi at least"));
+    assert_eq!(refused(read("1Mi"), false), "");
+}
+
+#[test]
+fn a_switch_to_where_haproxy_could_not_lead_is_undone_before_clients_are_held() {
+    let mut world = World::switching(Step::Arm);
+    world.arm();
+    world.seen.objects.cluster_ips.remove("shop-2");
+    assert_eq!(world.advances_to(), Some(Step::Restore));
+}
+
+#[test]
 fn a_host_that_could_reach_into_a_configuration_is_refused() {
     let mut world = World::new(DesiredPhase::Replicating);
     world.seen.migration.spec.source.members[0].host = "10.20.0.11\n  server evil".to_owned();

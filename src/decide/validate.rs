@@ -5,12 +5,15 @@ use std::{collections::BTreeSet, time::Duration};
 use super::bypass::parse_network;
 use crate::{
     address::{Address, Host, Port},
-    api::{ClusterMigration, ExposureType, Pgbouncer, StopMethod, Traffic},
+    api::{ByteSize, ClusterMigration, ExposureType, OwnForm, Pgbouncer, StopMethod, Traffic},
     observe::target_members,
     pgbouncer::DatabaseName,
     postgres::{Lsn, MemberName, render_hba},
     resources::{AGENT_PORT, listen_port, render_selector},
 };
+
+/// The least `maxLag` of a route.
+const LEAST_LAG: ByteSize = ByteSize::from_bytes(1 << 20);
 
 /// Refuses what PostgreSQL or HAProxy would choke on.
 ///
@@ -131,6 +134,29 @@ fn validate_traffic(traffic: &Traffic) -> Result<(), String> {
             .pooler
             .iter()
             .flat_map(|both| both.source.iter().chain(&both.target));
+        if let Some(max_lag) = route.max_lag
+            && max_lag < LEAST_LAG
+        {
+            return Err(format!(
+                "spec.traffic.routes, {}: maxLag is {max_lag}, and what is written between two looks is more: write {LEAST_LAG} at least",
+                route.name
+            ));
+        }
+        let takes_one = traffic
+            .haproxy
+            .own
+            .as_ref()
+            .is_some_and(|own| own.form == OwnForm::Variables);
+        let sides = [
+            route.fixed.as_ref().map(|both| [&both.source, &both.target]),
+            route.pooler.as_ref().map(|both| [&both.source, &both.target]),
+        ];
+        if takes_one && sides.iter().flatten().flatten().any(|addresses| addresses.len() > 1) {
+            return Err(format!(
+                "spec.traffic.routes, {}: a variable takes one address: name one for each side, or use haproxy.own.form File",
+                route.name
+            ));
+        }
         for address in fixed.chain(poolers) {
             address
                 .parse::<Address>()

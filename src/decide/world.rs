@@ -130,6 +130,7 @@ impl World {
             first_write: None,
             alarm: None,
             unresumed: Vec::new(),
+            left_out: Vec::new(),
             analyzed: false,
             abort_reason: None,
             steps: Vec::new(),

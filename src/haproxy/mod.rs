@@ -12,6 +12,6 @@ use configuration::MAXCONN;
 pub use configuration::{Configuration, Form, Route, RouteKind, State};
 pub use name::RouteName;
 pub use process::Processes;
-pub use runtime::{Admin, Lead, Master, Reload, RuntimeError};
+pub use runtime::{Admin, Lead, Master, Reload, RuntimeError, Service};
 pub use statistics::{Load, Running, Server};
 pub use version::Version;

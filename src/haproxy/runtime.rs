@@ -169,10 +169,10 @@ impl Admin {
 
     /// Takes servers into service, or out of it, where their sessions end. Where health is checked, a server that comes out of maintenance
     /// would have to wait for the next check.
-    pub async fn set_service(&self, servers: &[Lead]) -> Result<(), RuntimeError> {
-        let commands = servers.iter().map(|lead| {
-            let server = format!("{}/{}", lead.backend, lead.server);
-            if lead.serves {
+    pub async fn set_service(&self, servers: &[Service]) -> Result<(), RuntimeError> {
+        let commands = servers.iter().map(|service| {
+            let server = format!("{}/{}", service.backend, service.server);
+            if service.serves {
                 format!("set server {server} state ready;set server {server} health up")
             } else {
                 format!("set server {server} state maint;shutdown sessions server {server}")
@@ -242,6 +242,15 @@ pub struct Lead {
     pub server: String,
     /// Its address.
     pub to: SocketAddr,
+}
+
+/// Whether a server of a backend shall be in service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Name of the backend.
+    pub backend: String,
+    /// Name of the server.
+    pub server: String,
     /// Whether it is in service.
     pub serves: bool,
 }

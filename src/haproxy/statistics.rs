@@ -76,9 +76,9 @@ impl Running {
     }
 }
 
-/// Bits of `srv_admin_state` for maintenance: by command (or by `disabled` at the start), as of a server that it tracks, for want of an
-/// address, and for want of a name. That the configuration says `disabled` is a bit of its own, which stays when a command ends it.
-const MAINTENANCE: u32 = 0x01 | 0x02 | 0x20 | 0x40;
+/// Bits of `srv_admin_state` for maintenance: by command (or by `disabled` at the start), as of a server that it tracks, and for want of an
+/// address. That the configuration says `disabled` is a bit of its own, which stays when a command ends it.
+const MAINTENANCE: u32 = 0x01 | 0x02 | 0x20;
 
 /// A server of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -39,33 +39,29 @@ pub fn find_misfits(pod: &PodSpec, migration: &ClusterMigration) -> Vec<Misfit> 
     let containers: Vec<&Container> = pod.containers.iter().chain(sidecars).collect();
     let is_agent = |container: &&&Container| argument(container, CONFIG_MAP).as_deref() == Some(routing.as_str());
     let Some(agent) = containers.iter().find(is_agent) else {
-        return vec![Misfit::NoAgent];
+        let unread = containers.iter().any(|container| is_said_elsewhere(container));
+        return if unread { Vec::new() } else { vec![Misfit::NoAgent] };
     };
-    let others: Vec<&Container> = containers
-        .iter()
-        .filter(|other| other.name != agent.name)
-        .copied()
-        .collect();
     let file = argument(agent, CONFIG_FILE).unwrap_or_else(|| "/etc/haproxy-mitosis/haproxy.cfg".to_owned());
     let file = PathBuf::from(file);
     let Some(mount) = mount_of(agent, &file) else {
         return vec![Misfit::FileNotShared];
     };
-    let Some((haproxy, its)) = others
-        .iter()
-        .find_map(|other| Some((other, mount_named(other, &mount.name)?)))
-    else {
+    let others = containers.iter().filter(|other| other.name != agent.name);
+    let sharing = others.filter_map(|other| Some((*other, mount_named(other, &mount.name)?)));
+    // Others may look at the file as well, such as an exporter.
+    let Some((haproxy, its)) = sharing.max_by_key(|(other, _)| is_haproxy(other)) else {
         return vec![Misfit::FileNotShared];
     };
     let mut misfits = Vec::new();
-    if its.sub_path.is_some() || its.sub_path_expr.is_some() {
-        misfits.push(Misfit::FileBySubPath);
-    }
     let inside = file.strip_prefix(&mount.mount_path).unwrap_or(&file);
-    misfits.extend(find_in_command(
-        &words(haproxy),
-        &Path::new(&its.mount_path).join(inside),
-    ));
+    let file = if its.sub_path.as_deref().is_some_and(|part| Path::new(part) == inside) {
+        misfits.push(Misfit::FileBySubPath);
+        PathBuf::from(&its.mount_path)
+    } else {
+        Path::new(&its.mount_path).join(inside)
+    };
+    misfits.extend(find_in_command(haproxy, &file));
     let master = argument(agent, MASTER_SOCKET).unwrap_or_else(|| "/run/haproxy/master.sock".to_owned());
     let sockets = mount_of(agent, Path::new(&master));
     if sockets.is_none_or(|sockets| mount_named(haproxy, &sockets.name).is_none()) {
@@ -74,24 +70,44 @@ pub fn find_misfits(pod: &PodSpec, migration: &ClusterMigration) -> Vec<Misfit> 
     misfits
 }
 
-/// Without a command the image's own is what counts, which is not seen.
-fn find_in_command(words: &[String], file: &Path) -> Vec<Misfit> {
+/// What a container is started with tells of HAProxy's options only where it names HAProxy: else the image or a script has its own. Images of
+/// HAProxy begin a command that is not their own with `-W`.
+fn find_in_command(container: &Container, file: &Path) -> Vec<Misfit> {
     let mut misfits = Vec::new();
-    let names_haproxy = words
-        .iter()
-        .any(|word| Path::new(word).file_name().is_some_and(|name| name == "haproxy"));
+    let words = words(container);
     let has = |options: &[&str]| words.iter().any(|word| options.contains(&word.as_str()));
-    if names_haproxy && !has(&["-W", "-Ws"]) {
-        misfits.push(Misfit::NoMaster);
-    }
-    if !words.is_empty() && !has(&["-S"]) {
-        misfits.push(Misfit::NoMasterSocket);
-    }
-    // The file, or a folder that it is in.
-    if !words.is_empty() && !words.iter().any(|word| word.starts_with('/') && file.starts_with(word)) {
-        misfits.push(Misfit::FileNotRead);
+    if names_haproxy(&words) {
+        if container.command.is_some() && !has(&["-W", "-Ws"]) {
+            misfits.push(Misfit::NoMaster);
+        }
+        if !has(&["-S"]) {
+            misfits.push(Misfit::NoMasterSocket);
+        }
+        // The file, or a folder that it is in.
+        if !words.iter().any(|word| word.starts_with('/') && file.starts_with(word)) {
+            misfits.push(Misfit::FileNotRead);
+        }
     }
     misfits
+}
+
+fn names_haproxy(words: &[String]) -> bool {
+    let is_haproxy = |word: &String| Path::new(word).file_name().is_some_and(|name| name == "haproxy");
+    words.iter().any(is_haproxy)
+}
+
+fn is_haproxy(container: &Container) -> bool {
+    let image = container.image.as_deref().unwrap_or_default();
+    let image = image.rsplit('/').next().and_then(|name| name.split([':', '@']).next());
+    names_haproxy(&words(container)) || image.is_some_and(|name| name.contains("haproxy") && !name.contains("exporter"))
+}
+
+/// Whether a container is given arguments or variables that the specification does not show.
+fn is_said_elsewhere(container: &Container) -> bool {
+    let mut environment = container.env.iter().flatten();
+    container.env_from.is_some()
+        || environment.any(|env| env.name == CONFIG_MAP.1 && env.value_from.is_some())
+        || argument(container, CONFIG_MAP).is_some_and(|value| value.contains("$("))
 }
 
 /// Everything that a container is started with, also inside a command for a shell.
@@ -162,6 +178,21 @@ mod tests {
         assert_eq!(misfits(&pod), []);
         haproxy(&mut pod).command = None;
         assert_eq!(misfits(&pod), []);
+        haproxy(&mut pod).args = Some(vec!["/start.sh".to_owned()]);
+        assert_eq!(misfits(&pod), []);
+        let agent = pod
+            .containers
+            .iter_mut()
+            .find(|container| container.name == "mitosis")
+            .unwrap();
+        let said = agent
+            .args
+            .as_mut()
+            .unwrap()
+            .iter_mut()
+            .find(|word| word.starts_with("--configmap"));
+        *said.unwrap() = "--configmap=$(ROUTING)".to_owned();
+        assert_eq!(misfits(&pod), []);
     }
 
     #[test]
@@ -178,7 +209,8 @@ mod tests {
             (Misfit::FileBySubPath, |pod| {
                 let mounts = haproxy(pod).volume_mounts.as_mut().unwrap();
                 let mount = mounts.iter_mut().find(|mount| mount.name == "mitosis").unwrap();
-                mount.sub_path = Some("here".to_owned());
+                mount.sub_path = Some("mitosis.cfg".to_owned());
+                mount.mount_path = "/etc/haproxy-mitosis/mitosis.cfg".to_owned();
             }),
             (Misfit::FileNotRead, |pod| {
                 let command = haproxy(pod).command.as_mut().unwrap();

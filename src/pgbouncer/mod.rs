@@ -155,15 +155,14 @@ pub async fn count_logins(console: &Session, database: &DatabaseName) -> Result<
         .sum()
 }
 
-/// Waits until PgBouncer logs in to no server of a database, for at most `patience`: a login that takes longer is likely to fail anyway.
+/// Waits until PgBouncer logs in to no server of a database, or until `deadline`: a login that takes longer is likely to fail anyway.
 ///
 /// A pause ends a login that it meets, and PgBouncer takes that for a failed one: it turns clients away after it is resumed, until
 /// `server_login_retry` is over (seen with PgBouncer 1.18 and 1.24).
 ///
 /// # Errors
 /// The console does not answer, refuses, or says what is not understood.
-pub async fn wait_for_logins(console: &Session, database: &DatabaseName, patience: Duration) -> Result<(), Error> {
-    let deadline = Instant::now() + patience;
+pub async fn wait_for_logins(console: &Session, database: &DatabaseName, deadline: Instant) -> Result<(), Error> {
     while count_logins(console, database).await? > 0 && Instant::now() < deadline {
         sleep(BETWEEN_LOOKS).await;
     }

@@ -206,6 +206,24 @@ async fn one_variable_in_the_users_own_server_line_is_enough_to_hold_their_clien
     assert_eq!(ten_clients(&bed).await, ["B".to_owned()].into());
 }
 
+/// What a variable is for must be there before clients are to be held.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frontend_that_is_named_otherwise_than_its_route_is_told_while_clients_are_led() {
+    let a = Echo::start("A").await;
+    let users = "defaults\n    mode tcp\n    timeout connect 1s\n    timeout client 1m\n    timeout server 1m\n\
+         frontend postgres\n    bind 127.0.0.1:PORT\n    default_backend be_write\n\
+         backend be_write\n    server s1 \"${MITOSIS_ROUTE_WRITE-127.0.0.1:9}\"\n";
+    let mut bed = Bed::start_before(users, &[&a]).await;
+    bed.wish(1, State::Open, &[&a]);
+    let missing = |report: &Report| {
+        report
+            .error
+            .as_deref()
+            .is_some_and(|error| error.contains("no frontend fe_write"))
+    };
+    bed.until("the name is missed", missing).await;
+}
+
 /// Readers are led to standbys only, and to the primary rather than nowhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_are_led_to_the_primary_only_when_no_standby_answers() {
@@ -257,7 +275,9 @@ async fn ten_clients(bed: &Bed) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_is_left_out_gets_no_reader_and_disturbs_none_elsewhere() {
     let (a, b, primary) = (Echo::start("A").await, Echo::start("B").await, Echo::start("P").await);
-    let to = [&a, &b, &primary].map(|server| server.address.clone());
+    // One by its name, that nobody answers for: no change of it is needed to know its IP address.
+    let named = Address::new("localhost", 9).unwrap();
+    let to = [&a.address, &b.address, &named, &primary.address].map(Clone::clone);
     let mut bed = Bed::start(&[&primary]).await;
     bed.wish_replicas(2, &to, &[]);
     bed.until("generation 2 runs", |report| report.is_running(2)).await;

@@ -18,7 +18,8 @@ const OTHER: &str = "other \"one\"; x";
 async fn pause(bed: &Bed, databases: &[DatabaseName]) {
     for database in databases {
         let console = bed.console().await;
-        wait_for_logins(&console, database, PATIENCE).await.unwrap();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        wait_for_logins(&console, database, deadline).await.unwrap();
         mitosis::pgbouncer::pause(console, database).await.unwrap();
     }
 }

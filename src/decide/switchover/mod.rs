@@ -17,6 +17,7 @@ use super::{
     Action, Advance, Decision, Told,
     members::{conninfo_between, plan_labels},
     poolers::{list_paused, list_serving, list_unresumed},
+    readers::list_unfit,
     replicate::Synchronized,
     routing::plan_switch,
     way_back::way_back_until,
@@ -76,6 +77,7 @@ pub fn begin(seen: &Snapshot, pair: &Synchronized) -> Decision {
         first_write: None,
         alarm: None,
         unresumed: Vec::new(),
+        left_out: Vec::new(),
         analyzed: false,
         abort_reason: None,
         steps: Vec::new(),
@@ -177,6 +179,7 @@ impl Turn<'_> {
                 record.generation = generation.unwrap_or(0) + 1;
                 let budget: Duration = self.seen.migration.spec.switchover.budget.into();
                 record.deadline = self.seen.now.checked_add(budget).ok();
+                record.left_out = list_unfit(self.seen, self.old, self.new);
             }
             // No restart from here on brings a primary back, so the shutdown checkpoint that counts lies behind this position, which
             // was read in the same statement. Before it, a restart may have left another one.

@@ -10,7 +10,10 @@ use crate::{
     decide::{
         members::{conninfo_between, is_told_to_follow, plan_labels},
         poolers::{find_busy, find_unseen, list_left_paused, list_paused, list_serving},
-        routing::{find_laggards, find_unproven, has_held_routes, is_led_by_one, plan_switch, without_silent},
+        routing::{
+            find_laggards, find_unproven, has_held_routes, is_led_by_one, plan_configuration, plan_switch,
+            without_silent,
+        },
     },
     haproxy::State,
     observe::{Member, Sight},
@@ -259,12 +262,21 @@ impl Turn<'_> {
     /// Clients are not held before the old primary is armed: what that takes, they do not wait for.
     fn at_arm(&self) -> Observed {
         match self.at_old_primary() {
-            (Seen::OldArmed, detail) => match self.at_proxies(State::Held) {
-                unknown @ (Seen::AddressUnknown, _) => unknown,
-                _ => (Seen::OldArmed, detail),
-            },
+            (Seen::OldArmed, detail) => {
+                let unknown = |observed: &Observed| observed.0 == Seen::AddressUnknown;
+                let held = Some(self.at_proxies(State::Held)).filter(unknown);
+                held.or_else(|| self.at_coming_release())
+                    .unwrap_or((Seen::OldArmed, detail))
+            }
             other => other,
         }
+    }
+
+    /// What would keep clients from being led to the new primary: once it is promoted they would wait for it without end.
+    fn at_coming_release(&self) -> Option<Observed> {
+        self.seen.migration.spec.traffic.as_ref()?;
+        let release = plan_configuration(self.seen, self.new, self.record.generation, State::Open);
+        release.err().map(|because| (Seen::AddressUnknown, because))
     }
 
     fn at_old_primary(&self) -> Observed {
