@@ -328,7 +328,9 @@ impl Reader {
             .spawn()?;
         let input = child.stdin.as_mut().context("psql has no input")?;
         input.write_all(
-            b"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class; SELECT pg_sleep(600);\n",
+            // The server looks after its client, or the transaction would outlive it.
+            b"SET client_connection_check_interval = '200ms'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class; \
+              SELECT pg_sleep(600);\n",
         )?;
         input.flush()?;
         Ok(Self(child))
