@@ -22,9 +22,9 @@ use tokio::{
 };
 
 use crate::{
-    Load, Migration, NAMESPACE, Stage,
+    Load, Migration, NAMESPACE, PROXIES, Stage,
     figures::{percentile, record},
-    until,
+    pod_ips, until,
 };
 
 /// Scale of pgbench's data: 3 is 300,000 accounts, about 45 MB.
@@ -49,15 +49,7 @@ pub fn routing(major: u8, rounds: usize) -> Result<()> {
         let pods = stage.kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=mitosis", "-o", "name"])?;
         Ok(pods.trim().is_empty())
     })?;
-    let pods = stage.kubectl(&[
-        "get",
-        "pods",
-        "-l",
-        "pgmitosis.dev/component=haproxy",
-        "-o",
-        "jsonpath={.items[*].status.podIP}",
-    ])?;
-    let pods: Vec<String> = pods.split_whitespace().map(ToOwned::to_owned).collect();
+    let pods = pod_ips(&stage, PROXIES)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut held, mut released) = runtime.block_on(turn_over(&stage, &pods, rounds))?;
     stage.kubectl(&["scale", "deployment", "mitosis", "--replicas=1"])?;

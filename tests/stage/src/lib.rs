@@ -28,6 +28,6 @@ pub use operator::{Operator, Trap};
 pub use pgbouncer::{POOLED_ADDRESS, pgbouncer};
 pub use pgpool::{POOLER_ADDRESSES, Pgpool};
 pub use probing::Probing;
-pub use proxies::{IDENTITY, through_haproxy, through_pods};
+pub use proxies::{IDENTITY, PROXIES, pod_ips, through_haproxy, through_pods};
 pub use servers::{ServerState, Servers};
 pub use stage::{NAMESPACE, Stage};

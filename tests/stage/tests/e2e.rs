@@ -15,8 +15,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use mitosis_ledger::{Entry, RunLog};
 use mitosis_stage::{
-    Load, Migration, NAMESPACE, POOLER_ADDRESSES, Pgpool, Servers, Stage, Way, pgbouncer, through_haproxy,
-    through_pods, until,
+    Load, Migration, NAMESPACE, POOLER_ADDRESSES, PROXIES, Pgpool, Servers, Stage, Way, pgbouncer, pod_ips,
+    through_haproxy, through_pods, until,
 };
 use serde_json::{Value, json};
 
@@ -552,18 +552,10 @@ fn with_pgbouncer_before_haproxy_no_statement_fails_in_twenty_switches() -> Resu
 
 /// Whom ten new readers reach through each HAProxy pod, by address.
 fn readers(stage: &Stage, servers: &Servers) -> Result<BTreeSet<String>> {
-    let ips = stage.kubectl(&[
-        "get",
-        "pods",
-        "-l",
-        "pgmitosis.dev/component=haproxy",
-        "-o",
-        "jsonpath={.items[*].status.podIP}",
-    ])?;
     let mut reached = BTreeSet::new();
-    for ip in ips.split_whitespace() {
+    for ip in pod_ips(stage, PROXIES)? {
         for _ in 0..10 {
-            reached.insert(servers.sql_at(ip, 5433, "postgres", "SELECT host(inet_server_addr())")?);
+            reached.insert(servers.sql_at(&ip, 5433, "postgres", "SELECT host(inet_server_addr())")?);
         }
     }
     Ok(reached)

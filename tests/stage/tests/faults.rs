@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use mitosis::crash::Moment;
 use mitosis_site::{Direction, Member, SmallDisk};
-use mitosis_stage::{Ground, Operator, Probing, Servers, Stage, Trap, until};
+use mitosis_stage::{Ground, Operator, PROXIES, Probing, Servers, Stage, Trap, until};
 use serde_json::json;
 
 /// Within this time after the fault was mended every cell has ended.
@@ -55,8 +55,6 @@ const PROXY_POINTS: [(&str, Moment, &str); 5] = [
 const POOLERS: &str = "app=app-pgbouncer";
 /// ConfigMap of the routing.
 const ROUTING: &str = "shop-routing";
-/// Labels of the HAProxy pods.
-const PROXIES: &str = "pgmitosis.dev/component=haproxy";
 
 /// What breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
