@@ -92,6 +92,12 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// Whether this has the number of `former` and is not the same.
+    #[must_use]
+    pub fn conflicts_with(&self, former: &Self) -> bool {
+        self.uid == former.uid && self.desired.generation == former.desired.generation && self != former
+    }
+
     /// Whether this comes after `former`. A wish equal to it changes nothing.
     ///
     /// # Errors
@@ -102,7 +108,7 @@ impl Wish {
             Ok(false)
         } else if self.uid != former.uid || new > old {
             Ok(true)
-        } else if new == old {
+        } else if self.conflicts_with(former) {
             Err(format!(
                 "the ConfigMap changed within generation {old}: raise its generation"
             ))

@@ -33,6 +33,7 @@ pub async fn drive(haproxy: Haproxy, wishes: impl Stream<Item = Result<Wish, Str
         seen: Instant::now(),
         took: None,
         complaint: None,
+        conflict: false,
         refusal: None,
         is_told_in_full: false,
     };
@@ -65,6 +66,8 @@ struct Driver {
     took: Option<Duration>,
     /// What is wrong with the ConfigMap.
     complaint: Option<String>,
+    /// Whether that is another content under the number that is followed.
+    conflict: bool,
     /// When HAProxy refused the wish, and what it said.
     refusal: Option<(Instant, String)>,
     /// Whether the report holds everything since the last change.
@@ -73,6 +76,10 @@ struct Driver {
 
 impl Driver {
     fn take(&mut self, next: Result<Wish, String>) {
+        let former = self.wish.as_ref();
+        self.conflict = next
+            .as_ref()
+            .is_ok_and(|wish| former.is_some_and(|former| wish.conflicts_with(former)));
         let decision = next.and_then(|wish| {
             let news = self.wish.as_ref().map_or(Ok(true), |former| wish.follows(former))?;
             Ok(news.then_some(wish))
@@ -161,6 +168,7 @@ impl Driver {
         Report {
             state,
             wanted,
+            conflict: self.conflict,
             generation: match state {
                 // It was read back; for a moment after a reload the former worker may still answer too.
                 ReportState::Running => Some(wanted),

@@ -27,8 +27,11 @@ pub struct Report {
     pub generation: Option<u64>,
     /// How far HAProxy is with `wanted`.
     pub state: ReportState,
-    /// Generation that the ConfigMap holds; 0 before it was read.
+    /// Generation that the agent follows; 0 before the ConfigMap was read.
     pub wanted: u64,
+    /// Whether the ConfigMap holds that generation with something else in it, which is not followed: only a later one is.
+    #[serde(default)]
+    pub conflict: bool,
     /// Version of HAProxy.
     pub haproxy_version: Option<String>,
     /// Workers of former configurations, which live for a second after a reload.

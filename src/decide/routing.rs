@@ -175,11 +175,12 @@ pub fn plan_switch(seen: &Snapshot, primary: &Member, first: u64, state: State) 
     Ok((generation, vec![apply]))
 }
 
-/// The highest generation that is known: what an agent has seen it never goes back from.
+/// The highest generation that is known: what an agent has seen it never goes back from, and never takes for anything else.
 fn find_highest(seen: &Snapshot) -> u64 {
     let reports = seen.traffic.pods.iter().filter_map(|pod| pod.report.as_ref());
+    let taken = reports.map(|report| report.wanted + u64::from(report.conflict));
     let written = seen.traffic.routing.iter().map(|routing| routing.generation);
-    reports.map(|report| report.wanted).chain(written).max().unwrap_or(0)
+    taken.chain(written).max().unwrap_or(0)
 }
 
 /// Whether there is a route that a hold concerns.

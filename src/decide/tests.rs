@@ -293,6 +293,26 @@ fn a_pgbouncer_that_was_away_when_clients_were_released_goes_on_when_it_is_back_
 }
 
 #[test]
+fn what_is_released_comes_after_what_was_held_also_where_somebody_wrote_in_between() {
+    let mut world = World::switching(Step::Hold);
+    world.route(false, 6, State::Held);
+    let Decision::Advance(advance) = world.decide().decision else {
+        panic!("clients are held");
+    };
+    assert_eq!((advance.to, advance.record.generation), (Step::Stop, 6));
+
+    // Agents that know the number with something else in it follow the next one only.
+    let mut world = World::switching(Step::Route);
+    world.route(true, 5, State::Open);
+    let report = world.seen.traffic.pods[1].report.as_mut().unwrap();
+    (report.state, report.conflict) = (crate::agent::ReportState::Held, true);
+    let [Action::Apply(routing)] = &actions(&world)[..] else {
+        panic!("it is written anew");
+    };
+    assert_eq!(routing.body["data"]["generation"], "7");
+}
+
+#[test]
 fn pgbouncer_is_paused_before_haproxy_is_told_and_resumed_after_it_leads_to_the_primary() {
     let effect = |world: &World| match world.decide().decision {
         Decision::Act { effect, .. } => effect,

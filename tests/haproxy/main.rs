@@ -381,6 +381,11 @@ async fn a_hold_survives_restarts() {
         .until("the older generation is refused", |report| report.error.is_some())
         .await;
     assert!(report.is_holding(2) && report.error.unwrap().contains("went back"));
+    bed.wish(2, State::Open, &[&a]);
+    bed.until("something else under the same number is refused", |report| {
+        report.conflict
+    })
+    .await;
     sleep(Duration::from_millis(300)).await;
     assert_eq!(a.requests(), reached_a);
 

@@ -169,6 +169,11 @@ impl Turn<'_> {
         if matches!(self.record.step, Step::Route | Step::Release) {
             record.unresumed = list_unresumed(self.seen);
         }
+        if self.record.step == Step::Hold {
+            // Where somebody wrote meanwhile it is a later one, and what comes next must come after it.
+            let held = self.seen.traffic.routing.as_ref().map(|routing| routing.generation);
+            record.generation = record.generation.max(held.unwrap_or(0));
+        }
         match (self.record.step, to) {
             (_, Step::Restore | Step::Aborted) if record.abort_reason.is_none() => {
                 record.abort_reason = Some(because.clone());
