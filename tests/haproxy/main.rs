@@ -247,12 +247,14 @@ async fn readers_are_led_to_the_primary_only_when_no_standby_answers() {
 
 /// A session that some server answers.
 async fn session_on(bed: &Bed, name: &str) -> TcpStream {
-    loop {
+    // They take turns.
+    for _ in 0..10 {
         let mut session = TcpStream::connect(("127.0.0.1", bed.port)).await.unwrap();
         if exchange(&mut session).await.unwrap() == name {
             return session;
         }
     }
+    panic!("no session is led to {name}");
 }
 
 /// HAProxy ends a session some milliseconds after it was told to.
@@ -302,9 +304,13 @@ async fn a_standby_that_is_left_out_gets_no_reader_and_disturbs_none_elsewhere()
     assert_eq!(bed.reloads().await, reloads);
     bed.kill_haproxy().await;
     bed.start_haproxy();
-    while request(bed.port).await.is_err() {
-        sleep(Duration::from_millis(5)).await;
-    }
+    let back = async {
+        while request(bed.port).await.is_err() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let back = tokio::time::timeout(Duration::from_secs(10), back).await;
+    back.expect("HAProxy starts anew");
     assert_eq!(ten_clients(&bed).await, ["A".to_owned()].into());
     let mut on_a = session_on(&bed, "A").await;
     bed.wish_replicas(6, &to, &[]);
