@@ -34,6 +34,28 @@ fn the_phase_cannot_go_back_to_planned() {
 }
 
 #[test]
+fn pods_with_an_agent_do_not_become_pods_without_one() {
+    let own = |text: &str| {
+        let mut migration = example();
+        let haproxy = &mut migration.spec.traffic.as_mut().unwrap().haproxy;
+        haproxy.managed = None;
+        haproxy.own = serde_json::from_str(text).unwrap();
+        migration.validate_cel().unwrap();
+        migration
+    };
+    let with_agent = own(r#"{"selector": {"app": "edge"}, "serviceAccountName": "edge"}"#);
+    let mounted = own(r#"{"selector": {"app": "edge"}, "mounted": {}}"#);
+    let placed =
+        own(r#"{"selector": {"app": "edge"}, "mounted": {"configMap": {"name": "edge", "key": "haproxy.cfg"}}}"#);
+    placed.validate_cel_update(&mounted).unwrap();
+    let refused = mounted.validate_cel_update(&with_agent).unwrap_err();
+    assert!(
+        format!("{refused:?}").contains("cannot change between pods with an agent and mounted ones"),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn source_members_are_frozen_once_seeding_began_and_free_before() {
     let mut before = example();
     let mut after = before.clone();
@@ -72,6 +94,17 @@ fn what_cannot_be_meant_is_refused_with_a_remedy() {
         |migration| migration.spec.traffic.as_mut().unwrap().haproxy.managed = None,
         "HAProxy is either managed, or own",
     );
+    for neither_or_both in [
+        r#"{"selector": {"app": "edge"}}"#,
+        r#"{"selector": {"app": "edge"}, "serviceAccountName": "edge", "mounted": {}}"#,
+    ] {
+        let mut migration = example();
+        let haproxy = &mut migration.spec.traffic.as_mut().unwrap().haproxy;
+        haproxy.managed = None;
+        haproxy.own = serde_json::from_str(neither_or_both).unwrap();
+        let errors = format!("{:?}", migration.validate_cel().unwrap_err());
+        assert!(errors.contains("or set mounted for pods without an agent"), "{errors}");
+    }
     refused(
         |migration| {
             let nowhere = serde_json::json!({"credentials": {"secretName": "shop-pgbouncer"}});

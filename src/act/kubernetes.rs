@@ -1,8 +1,10 @@
 //! Actions on the API server.
 
+use futures::future::try_join_all;
+use jiff::Timestamp;
 use k8s_openapi::api::{
     batch::v1::CronJob,
-    core::v1::{EnvVar, Pod},
+    core::v1::{ConfigMap, EnvVar, Pod},
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -14,7 +16,8 @@ use tokio::time::timeout;
 
 use super::{API_DEADLINE, Error};
 use crate::{
-    api::{ClusterMigration, FIELD_MANAGER, FINALIZER, LABEL_ROLE},
+    api::{ANNOTATION_GENERATION, ANNOTATION_REFRESHED, ClusterMigration, FIELD_MANAGER, FINALIZER, LABEL_ROLE},
+    decide::Placement,
     observe::Member,
     postgres::MemberName,
     resources::{Kind, Wanted},
@@ -42,6 +45,53 @@ pub(super) async fn apply(client: &Client, migration: &ClusterMigration, object:
     let parameters = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
     let what = format!("{} {}", resource.kind, object.name);
     within(&what, api.patch(&object.name, &parameters, &Patch::Apply(&object.body))).await?;
+    Ok(())
+}
+
+/// Writes the routing into a ConfigMap of the user's own, unless somebody changed that meanwhile.
+pub(super) async fn place(client: &Client, migration: &ClusterMigration, placement: &Placement) -> Result<(), Error> {
+    let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace(migration));
+    let name = &placement.config_map;
+    let patch = Patch::Merge(json!({
+        "metadata": {
+            "resourceVersion": placement.resource_version,
+            "annotations": {ANNOTATION_GENERATION: placement.generation.to_string()},
+        },
+        "data": {&placement.key: placement.text},
+    }));
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    within(
+        &format!("the routing in ConfigMap {name}"),
+        configs.patch(name, &parameters, &patch),
+    )
+    .await?;
+    Ok(())
+}
+
+/// Makes the kubelet look for what these pods mount. One that is gone needs nothing.
+pub(super) async fn refresh(
+    client: &Client,
+    migration: &ClusterMigration,
+    names: &[String],
+    now: Timestamp,
+) -> Result<(), Error> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(migration));
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION_REFRESHED: now.to_string()}}}));
+    let parameters = PatchParams::default();
+    let patched = names.iter().map(async |name| {
+        let what = format!("the annotation of pod {name}");
+        match within(&what, pods.patch(name, &parameters, &patch)).await {
+            Err(Error::Api {
+                because: kube::Error::Api(status),
+                ..
+            }) if status.code == 404 => Ok(()),
+            done => done.map(|_| ()),
+        }
+    });
+    try_join_all(patched).await?;
     Ok(())
 }
 

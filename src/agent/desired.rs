@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::haproxy::{Configuration, RouteName, State};
 
-const CONFIGURATION: &str = "haproxy.cfg";
+/// Key of the file for HAProxy.
+pub const ROUTING_KEY: &str = "haproxy.cfg";
 const GENERATION: &str = "generation";
 const STATE: &str = "state";
 const HELD: &str = "held-routes";
@@ -39,7 +40,7 @@ impl Desired {
     pub fn to_data(&self) -> BTreeMap<String, String> {
         let held: Vec<&str> = self.held.iter().map(RouteName::as_str).collect();
         [
-            (CONFIGURATION, self.configuration.clone()),
+            (ROUTING_KEY, self.configuration.clone()),
             (GENERATION, self.generation.to_string()),
             (STATE, self.state.as_str().to_owned()),
             (HELD, held.join(",")),
@@ -77,7 +78,7 @@ impl Desired {
                 .map_err(|_| format!("`{}` is no generation: write a whole number", generation.escape_debug()))?,
             state,
             held,
-            configuration: key(CONFIGURATION)?.clone(),
+            configuration: key(ROUTING_KEY)?.clone(),
         })
     }
 }

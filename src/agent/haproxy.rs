@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{Desired, file};
 use crate::{
     address::Address,
-    haproxy::{Admin, Configuration, Form, Lead, Master, Reload, RouteName, RuntimeError, Server, Service},
+    haproxy::{Admin, Configuration, Lead, Master, Reload, RouteName, RuntimeError, Server, Service},
 };
 
 /// Time for sessions that are about to end by themselves: those of clients that connect for each request.
@@ -170,7 +170,7 @@ impl Haproxy {
             answer => answer?,
         };
         let held = running.load.limits.values().any(|limit| *limit == 0);
-        let users = wanted.as_ref().filter(|wanted| wanted.form() == Form::Variables);
+        let users = wanted.as_ref().filter(|wanted| wanted.form().is_variables());
         if running.generation == Some(desired.generation) && !changed && !held {
             if let Some(users) = users {
                 self.look_for_proxies(users).await?;

@@ -32,7 +32,7 @@ use tokio::{
 };
 use tracing::info;
 
-pub use desired::{Desired, Wish};
+pub use desired::{Desired, ROUTING_KEY, Wish};
 pub use drive::drive;
 pub use haproxy::{AgentError, Haproxy};
 pub use report::{Report, ReportState};

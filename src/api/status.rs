@@ -76,6 +76,9 @@ pub struct ClusterMigrationStatus {
 pub struct RoutingDrift {
     /// How often it was put right.
     pub repairs: u64,
+    /// The ConfigMap that was changed last. Default: `NAME-routing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_name: Option<String>,
     /// Who changed it last, as its field manager is called, such as `kubectl-edit` or `argocd-controller`.
     pub last_by: String,
     /// When it was put right last.
@@ -178,8 +181,10 @@ pub struct Finding {
 pub enum Severity {
     /// The migration does not go on.
     Block,
-    /// Worth knowing; the migration goes on.
+    /// Worth a change; the migration goes on.
     Warn,
+    /// Worth knowing: what was asked for has this price.
+    Inform,
 }
 
 /// Which side a member belongs to.

@@ -121,6 +121,8 @@ pub enum BypassPolicy {
     .message("spec.traffic.haproxy cannot change between managed and own: its clients would be led by neither"))]
 #[x_kube(validation = Rule::new("!has(self.own) || !has(oldSelf.own) || self.own.form == oldSelf.own.form")
     .message("spec.traffic.haproxy.own.form cannot change: HAProxy would listen for what no file says"))]
+#[x_kube(validation = Rule::new("!has(self.own) || !has(oldSelf.own) || has(self.own.mounted) == has(oldSelf.own.mounted)")
+    .message("spec.traffic.haproxy.own cannot change between pods with an agent and mounted ones: the file of one does not fit the other"))]
 pub struct Haproxy {
     /// HAProxy pods that the operator deploys, with the `mitosis agent` beside each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,19 +145,61 @@ pub enum ProxyPolicy {
     BestEffort,
 }
 
-/// HAProxy pods of your own, in the namespace of the `ClusterMigration`, with the `mitosis agent` beside HAProxy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// HAProxy pods of your own, in the namespace of the `ClusterMigration`: with the `mitosis agent` beside HAProxy, or without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.serviceAccountName) != has(self.mounted)")
+    .message("name the pods' serviceAccountName, whose agent reads the routing, or set mounted for pods without an agent"))]
 pub struct OwnHaproxy {
     /// Labels of the pods.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 16))]
     pub selector: BTreeMap<String, String>,
     /// ServiceAccount of the pods, which is given the right to read the routing, ConfigMap `NAME-routing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    pub service_account_name: String,
+    pub service_account_name: Option<String>,
     /// What the routes become in the pods. Default: File.
     #[serde(default)]
     pub form: OwnForm,
+    /// The pods have no agent: they mount the routing, and something of yours reloads HAProxy when the file changes. Clients are not held at a
+    /// switch: they get errors until the kubelet has brought the file, which takes a second or two, and a minute or two at worst.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounted: Option<Mounted>,
+}
+
+/// Where pods without an agent have the routing from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mounted {
+    /// A ConfigMap of yours into which the routing is written as well. Default: none, and the pods mount ConfigMap `NAME-routing`, key
+    /// `haproxy.cfg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<OwnConfigMap>,
+}
+
+/// A ConfigMap of your own, in the namespace of the `ClusterMigration`, and the part of it that the routing is written into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OwnConfigMap {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The key.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+    /// How much of that key is the routing. Default: Block.
+    #[serde(default)]
+    pub part: Part,
+}
+
+/// How much of a key of a ConfigMap the routing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Part {
+    /// What stands between the lines `# BEGIN mitosis NAME` and `# END mitosis NAME`, where NAME is that of the `ClusterMigration`. Nothing else
+    /// is changed.
+    #[default]
+    Block,
+    /// All of it.
+    Key,
 }
 
 /// What routes become in HAProxy pods of your own.
@@ -218,6 +262,14 @@ pub struct Route {
     /// The route leads to fixed addresses of the active side.
     #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
     pub fixed: Option<StaticRoute>,
+}
+
+impl Haproxy {
+    /// How its pods have the routing, where no agent brings it to them.
+    #[must_use]
+    pub fn mounted(&self) -> Option<&Mounted> {
+        self.own.as_ref()?.mounted.as_ref()
+    }
 }
 
 impl Route {

@@ -72,11 +72,33 @@ pub struct Advance {
     pub record: Box<SwitchoverStatus>,
 }
 
+/// What is written into a ConfigMap of the user's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The ConfigMap.
+    pub config_map: String,
+    /// The key.
+    pub key: String,
+    /// All that the key says then.
+    pub text: String,
+    /// Generation of the routing in it.
+    pub generation: u64,
+    /// The version of the ConfigMap that the text was made from: where somebody changed it meanwhile, nothing is written.
+    pub resource_version: String,
+}
+
 /// One change of the world.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Apply an object.
     Apply(Box<Wanted>),
+    /// Write the routing into a ConfigMap of the user's own.
+    Place(Box<Placement>),
+    /// Make the kubelet look for what HAProxy pods mount: it does when an annotation of the pod changes.
+    Refresh {
+        /// The pods.
+        pods: Vec<String>,
+    },
     /// Freeze identity: record the system identifier and the clone source before anything is made on the source.
     BeginSeeding {
         /// System identifier of the source.

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     api::{DesiredPhase, LongTransactions, Marker, Side, Step},
     haproxy::State,
+    observe::Placed,
 };
 
 /// What one part of the world looks like.
@@ -58,8 +59,18 @@ const NEW: [Look; 5] = [
     }),
 ];
 
-const PROXIES: [Look; 7] = [
+const PROXIES: [Look; 10] = [
     ("untold", |_| {}),
+    ("mounted", World::mount),
+    ("mounted without a place", |world| {
+        world.mount();
+        world.seen.traffic.placed = Placed::Missing;
+    }),
+    ("mounted and turned over", |world| {
+        world.mount();
+        world.route(true, 5, State::Open);
+        world.place_routing();
+    }),
     ("no routes", |world| world.seen.migration.spec.traffic = None),
     ("held", |world| world.route(false, 4, State::Held)),
     ("held late", |world| {
@@ -333,6 +344,14 @@ fn in_no_world_do_clients_reach_a_side_that_is_not_the_primary() {
             continue;
         };
         for action in &actions {
+            if let Action::Place(placement) = action {
+                assert!(
+                    matches!(step, Step::Route | Step::Release),
+                    "{name}: clients are led in {step:?}"
+                );
+                let target = placement.text.contains("10.96.0.9:5432");
+                assert_eq!(target, step == Step::Route, "{name}");
+            }
             let Action::Apply(object) = action else { continue };
             if object.name != "shop-routing" || object.body["data"]["state"] == "held" {
                 continue;

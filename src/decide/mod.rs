@@ -26,9 +26,9 @@ mod world;
 
 use std::time::Duration;
 
-pub use decision::{Action, Advance, Decided, Decision, Told};
+pub use decision::{Action, Advance, Decided, Decision, Placement, Told};
 pub use poolers::{PoolerOrder, is_resumed};
-pub use routing::{find_drift, writes_routing};
+pub use routing::{Drift, find_drift, writes_routing};
 pub use switchover::{Answer, Effect, Observation, Row, TABLE, phase_of, render};
 pub use way_back::way_back_until;
 

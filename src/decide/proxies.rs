@@ -1,6 +1,7 @@
 //! What would go wrong with HAProxy pods, found long before the switch.
 
 use crate::{
+    agent::Report,
     api::{Finding, Haproxy, ProxyPolicy, Severity},
     observe::{Misfit, ProxyPod, Snapshot},
 };
@@ -28,12 +29,16 @@ const fn describe(misfit: Misfit) -> (&'static str, &'static str) {
             "mount the volume with the agent's --config-file in HAProxy's container as well",
         ),
         Misfit::FileBySubPath => (
-            "HAProxy has the agent's file by subPath, and would go on with the first one",
+            "HAProxy has the file with the routes by subPath, and would go on with the first one",
             "mount the whole volume, without subPath",
         ),
         Misfit::FileNotRead => (
-            "HAProxy is not told to read the agent's file",
-            "add `-f` with the agent's --config-file, as docs/own-haproxy.md shows",
+            "HAProxy is not told to read the file with the routes",
+            "add `-f` with it, as docs/own-haproxy.md shows",
+        ),
+        Misfit::NotMounted => (
+            "no container mounts the ConfigMap with the routes",
+            "mount it in HAProxy's container as docs/own-haproxy.md shows",
         ),
         Misfit::NoMaster => (
             "HAProxy is started without a master that could reload it",
@@ -50,6 +55,29 @@ const fn describe(misfit: Misfit) -> (&'static str, &'static str) {
     }
 }
 
+fn finding(severity: Severity, message: String, remedy: &str) -> Finding {
+    Finding {
+        check: "haproxy".to_owned(),
+        severity,
+        member: None,
+        message,
+        remedy: remedy.to_owned(),
+    }
+}
+
+/// What pods without an agent cost. The bound is the kubelet's: its sync period and the life of what it keeps of a ConfigMap, a minute each by
+/// default, where it misses the annotation.
+const WITHOUT_AGENT: &str = "the HAProxy pods have no agent: at a switch their clients are not held, but get errors from the stop of the old \
+    primary until the kubelet has brought the file and HAProxy was reloaded: usually a second or two (make bench-routing), two minutes at worst";
+const ADD_AN_AGENT: &str = "nothing, where that is good enough; else put the agent beside HAProxy, or PgBouncer before it, whose clients wait \
+    (docs/own-haproxy.md)";
+
+/// Whether the kubelet has had the time that it takes at worst.
+fn is_overdue(seen: &Snapshot, pod: &ProxyPod) -> bool {
+    let patience = jiff::SignedDuration::from_secs(5);
+    pod.refreshed.is_some_and(|at| seen.now.duration_since(at) > patience)
+}
+
 /// What is wrong with HAProxy pods of the user's own, or that a switch would go on without, as findings.
 pub fn find_in_proxies(seen: &Snapshot) -> Vec<Finding> {
     let watched = |haproxy: &Haproxy| haproxy.own.is_some() || haproxy.policy == ProxyPolicy::BestEffort;
@@ -57,16 +85,12 @@ pub fn find_in_proxies(seen: &Snapshot) -> Vec<Finding> {
     if !traffic.is_some_and(|traffic| watched(&traffic.haproxy)) || seen.traffic.routing.is_none() {
         return Vec::new();
     }
+    let is_mounted = traffic.is_some_and(|traffic| traffic.haproxy.mounted().is_some());
     let mut found = Vec::new();
-    let mut tell = |message: String, remedy: &str| {
-        found.push(Finding {
-            check: "haproxy".to_owned(),
-            severity: Severity::Warn,
-            member: None,
-            message,
-            remedy: remedy.to_owned(),
-        });
-    };
+    if is_mounted {
+        found.push(finding(Severity::Inform, WITHOUT_AGENT.to_owned(), ADD_AN_AGENT));
+    }
+    let mut tell = |message: String, remedy: &str| found.push(finding(Severity::Warn, message, remedy));
     if seen.traffic.pods.is_empty() {
         tell(
             "no HAProxy pod was found".to_owned(),
@@ -75,12 +99,22 @@ pub fn find_in_proxies(seen: &Snapshot) -> Vec<Finding> {
     }
     for pod in &seen.traffic.pods {
         // Where the agent leads HAProxy, nothing keeps it from that, whatever the specification looks like.
-        let leads = pod.report.as_ref().is_some_and(|report| report.error.is_none());
+        let written = seen.traffic.routing.as_ref().map_or(0, |routing| routing.generation);
+        let leads = |report: &Report| report.error.is_none() && (!is_mounted || report.is_running(written));
+        let leads = pod.report.as_ref().is_some_and(leads);
         for misfit in pod.misfits.iter().filter(|_| !leads) {
             let (message, remedy) = describe(*misfit);
             tell(format!("HAProxy pod {}: {message}", pod.name), remedy);
         }
         match &pod.report {
+            None if is_mounted => tell(
+                format!("HAProxy in pod {} does not tell what it runs", pod.name),
+                "see its log: it runs without the routes, or the operator's pod does not reach port 8405 of it (docs/own-haproxy.md)",
+            ),
+            Some(_) if is_mounted && !leads && is_overdue(seen, pod) => tell(
+                format!("HAProxy in pod {} goes on with a former routing", pod.name),
+                "let something in the pod reload HAProxy when its file changes (docs/own-haproxy.md), and see its log for what it refuses",
+            ),
             None => tell(
                 format!("no agent answers in HAProxy pod {}", pod.name),
                 "look into its log; of your own pods each needs `mitosis agent` (docs/own-haproxy.md), and the operator's must reach port 8405",
@@ -119,8 +153,9 @@ mod tests {
         haproxy.managed = None;
         haproxy.own = Some(OwnHaproxy {
             selector: [("app".to_owned(), "edge".to_owned())].into(),
-            service_account_name: "edge".to_owned(),
+            service_account_name: Some("edge".to_owned()),
             form: crate::api::OwnForm::File,
+            mounted: None,
         });
         world.route(false, 3, State::Open);
         world
@@ -172,5 +207,26 @@ mod tests {
             told.len() == 2 && told[0].contains("haproxy-1: HAProxy's master does not listen"),
             "{told:?}"
         );
+    }
+
+    #[test]
+    fn pods_without_an_agent_have_their_price_told_and_what_keeps_them_from_following() {
+        let mut world = World::switching(Step::Gate);
+        world.mount();
+        world.route(false, 3, State::Open);
+        world.place_routing();
+        let told = |world: &World| told(world)[1..].to_vec();
+        assert!(find_in_proxies(&world.seen)[0].message.contains("two minutes at worst"));
+        assert_eq!(told(&world), Vec::<String>::new());
+        world.seen.traffic.pods[0].misfits = vec![Misfit::FileBySubPath];
+        world.seen.traffic.pods[0].refreshed = Some(world.seen.now);
+        world.seen.traffic.pods[0].report.as_mut().unwrap().wanted = 2;
+        assert!(
+            matches!(&told(&world)[..], [one] if one.contains("haproxy-1: HAProxy has the file with the routes by subPath"))
+        );
+        world.pass(6);
+        assert!(told(&world)[1].contains("haproxy-1 goes on with a former routing"));
+        world.seen.traffic.pods[0].report = None;
+        assert!(told(&world)[1].contains("haproxy-1 does not tell what it runs"));
     }
 }

@@ -2,19 +2,26 @@
 
 use std::collections::BTreeSet;
 
+use jiff::SignedDuration;
+
 use super::{
-    Action,
+    Action, Placement,
     members::plan_apply,
     readers::{list_left_out, list_standbys},
 };
 use crate::{
     address::{Address, Port},
     agent::{Desired, Report},
-    api::{OwnForm, OwnHaproxy, PostgresRole, ProxyPolicy, Side},
-    haproxy::{Configuration, Form, Route, RouteKind, RouteName, State},
-    observe::{Lead, Member, ProxyPod, Snapshot},
+    api::{Haproxy, OwnConfigMap, OwnForm, Part, PostgresRole, ProxyPolicy, Side},
+    haproxy::{Configuration, Form, Route, RouteKind, RouteName, State, replace_block},
+    observe::{Lead, Member, Placed, ProxyPod, Snapshot},
     resources::{Kind, build_haproxy, build_routing, listen_port, routing_name},
 };
+
+/// When the kubelet is asked again during a switchover. Asked in the moment of the write, it may have looked just before.
+const REFRESH_AT_ONCE: SignedDuration = SignedDuration::from_secs(1);
+/// The same while nobody waits.
+const REFRESH_AT_LEISURE: SignedDuration = SignedDuration::from_secs(30);
 
 /// The configuration in which every route leads to the side of `primary`.
 ///
@@ -53,17 +60,17 @@ pub fn plan_configuration(
             })
         })
         .collect::<Result<_, String>>()?;
-    let form = match &traffic.haproxy.own {
-        Some(OwnHaproxy {
-            form: OwnForm::File, ..
-        }) => Form::Included,
-        Some(OwnHaproxy {
-            form: OwnForm::Variables,
-            ..
-        }) => Form::Variables,
+    Configuration::new(form_of(&traffic.haproxy), generation, state, routes)
+}
+
+fn form_of(haproxy: &Haproxy) -> Form {
+    match haproxy.own.as_ref().map(|own| (own.form, &own.mounted)) {
         None => Form::Whole,
-    };
-    Configuration::new(form, generation, state, routes)
+        Some((OwnForm::File, None)) => Form::Included,
+        Some((OwnForm::File, Some(_))) => Form::Mounted,
+        Some((OwnForm::Variables, None)) => Form::Variables,
+        Some((OwnForm::Variables, Some(_))) => Form::MountedVariables,
+    }
 }
 
 /// The address that HAProxy connects to: a member of the target by the ClusterIP of its Service, which needs no DNS at a reload.
@@ -104,7 +111,9 @@ pub fn plan_steady(seen: &Snapshot, primary: &Member, agent_image: &str) -> Resu
     let routing = plan_open(seen, primary)?;
     let mut wanted = vec![build_routing(&seen.migration, &routing)];
     wanted.extend(build_haproxy(&seen.migration, traffic, agent_image));
-    Ok(plan_apply(seen, wanted))
+    let mut actions = plan_apply(seen, wanted);
+    actions.extend(plan_mounted(seen, &routing, REFRESH_AT_LEISURE)?);
+    Ok(actions)
 }
 
 /// The routing in which clients are led to `primary`: the present one where it does that.
@@ -133,23 +142,140 @@ pub fn plan_readers(seen: &Snapshot, primary: &Member) -> Option<Action> {
     differs.then(|| Action::Apply(Box::new(build_routing(&seen.migration, &wanted))))
 }
 
+/// A change of the routing after the operator had written it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drift<'a> {
+    /// Who made it.
+    pub by: &'a str,
+    /// The ConfigMap of the user's, where the change was made there.
+    pub config_map: Option<&'a str>,
+}
+
 /// Who changed the routing after the operator had written it, while no switchover runs; nothing when nobody did.
 #[must_use]
-pub fn find_drift(seen: &Snapshot) -> Option<&str> {
+pub fn find_drift(seen: &Snapshot) -> Option<Drift<'_>> {
     let key = (Kind::ConfigMap, routing_name(&seen.migration));
     let written = seen.objects.applied.get(&key)?;
     let routing = seen.traffic.routing.as_ref();
     let found = routing.map(|routing| build_routing(&seen.migration, routing).hash);
-    (found.as_ref() != Some(written)).then(|| seen.traffic.editor.as_deref().unwrap_or("somebody"))
+    if found.as_ref() != Some(written) {
+        return Some(Drift {
+            by: seen.traffic.editor.as_deref().unwrap_or("somebody"),
+            config_map: None,
+        });
+    }
+    match (&seen.traffic.placed, routing) {
+        (Placed::Seen { generation, editor, .. }, Some(routing)) if *generation == Some(routing.generation) => {
+            let own = find_own_config_map(seen)?;
+            plan_placement(seen, own, routing).ok()??;
+            Some(Drift {
+                by: editor.as_deref().unwrap_or("somebody"),
+                config_map: Some(&own.name),
+            })
+        }
+        _ => None,
+    }
 }
 
 /// Whether one of these actions puts the routing right.
 #[must_use]
 pub fn writes_routing(seen: &Snapshot, actions: &[Action]) -> bool {
     let name = routing_name(&seen.migration);
-    actions
+    actions.iter().any(|action| match action {
+        Action::Apply(object) => object.kind == Kind::ConfigMap && object.name == name,
+        Action::Place(_) => true,
+        _ => false,
+    })
+}
+
+fn find_own_config_map(seen: &Snapshot) -> Option<&OwnConfigMap> {
+    seen.migration
+        .spec
+        .traffic
+        .as_ref()?
+        .haproxy
+        .mounted()?
+        .config_map
+        .as_ref()
+}
+
+/// What brings a routing to pods without an agent, besides its being written: nothing where they run it. The kubelet is asked again where it may
+/// have looked too early, `again` after the last time.
+///
+/// # Errors
+/// The ConfigMap of the user's has no place for it, as a sentence.
+fn plan_mounted(seen: &Snapshot, routing: &Desired, again: SignedDuration) -> Result<Vec<Action>, String> {
+    let haproxy = seen.migration.spec.traffic.as_ref().map(|traffic| &traffic.haproxy);
+    if haproxy.and_then(Haproxy::mounted).is_none() {
+        return Ok(Vec::new());
+    }
+    let mut actions = Vec::new();
+    if let Some(own) = find_own_config_map(seen) {
+        actions.extend(plan_placement(seen, own, routing)?.map(|placement| Action::Place(Box::new(placement))));
+    }
+    let is_due = |pod: &&ProxyPod| {
+        let runs = pod
+            .report
+            .as_ref()
+            .is_some_and(|report| report.is_running(routing.generation));
+        !runs && pod.refreshed.is_none_or(|at| seen.now.duration_since(at) >= again)
+    };
+    let pods: Vec<String> = seen
+        .traffic
+        .pods
         .iter()
-        .any(|action| matches!(action, Action::Apply(object) if object.kind == Kind::ConfigMap && object.name == name))
+        .filter(is_due)
+        .map(|pod| pod.name.clone())
+        .collect();
+    if !pods.is_empty() {
+        actions.push(Action::Refresh { pods });
+    }
+    Ok(actions)
+}
+
+/// What is to be written into the ConfigMap of the user's; nothing where it says so already.
+fn plan_placement(seen: &Snapshot, own: &OwnConfigMap, routing: &Desired) -> Result<Option<Placement>, String> {
+    let name = &own.name;
+    let (resource_version, present) = match &seen.traffic.placed {
+        Placed::Unknown => return Ok(None),
+        Placed::Missing => return Err(format!("ConfigMap {name}, for the routes, is not there: create it")),
+        Placed::Seen {
+            resource_version, text, ..
+        } => (resource_version, text),
+    };
+    let text = match (own.part, present) {
+        (Part::Key, _) => routing.configuration.clone(),
+        (Part::Block, None) => {
+            return Err(format!(
+                "ConfigMap {name}, for the routes, has no key {}: add it",
+                own.key
+            ));
+        }
+        (Part::Block, Some(present)) => {
+            let migration = seen.migration.metadata.name.as_deref().unwrap_or_default();
+            let configuration = Configuration::parse(&routing.configuration)?;
+            replace_block(present, migration, &configuration)
+                .map_err(|because| format!("ConfigMap {name}, key {}: {because}", own.key))?
+        }
+    };
+    Ok((present.as_ref() != Some(&text)).then(|| Placement {
+        config_map: name.clone(),
+        key: own.key.clone(),
+        text,
+        generation: routing.generation,
+        resource_version: resource_version.clone(),
+    }))
+}
+
+/// Whether there is a place for the routing in the ConfigMap of the user's, as far as it was looked at.
+///
+/// # Errors
+/// There is none, as a sentence.
+pub fn ensure_place(seen: &Snapshot, routing: &Configuration) -> Result<(), String> {
+    match find_own_config_map(seen) {
+        Some(own) => plan_placement(seen, own, &Desired::from(routing)).map(|_| ()),
+        None => Ok(()),
+    }
 }
 
 /// The generation of a running switchover's routing, and what applies it where the cluster has another. It is `first`, unless somebody wrote a
@@ -167,12 +293,13 @@ pub fn plan_switch(seen: &Snapshot, primary: &Member, first: u64, state: State) 
         && routing.generation == highest
         && *routing == Desired::from(&plan_configuration(seen, primary, highest, state)?)
     {
-        return Ok((highest, Vec::new()));
+        return Ok((highest, plan_mounted(seen, routing, REFRESH_AT_ONCE)?));
     }
     let generation = first.max(highest + 1);
     let routing = Desired::from(&plan_configuration(seen, primary, generation, state)?);
-    let apply = Action::Apply(Box::new(build_routing(&seen.migration, &routing)));
-    Ok((generation, vec![apply]))
+    let mut actions = vec![Action::Apply(Box::new(build_routing(&seen.migration, &routing)))];
+    actions.extend(plan_mounted(seen, &routing, REFRESH_AT_ONCE)?);
+    Ok((generation, actions))
 }
 
 /// The highest generation that is known: what an agent has seen it never goes back from, and never takes for anything else.
@@ -183,10 +310,11 @@ fn find_highest(seen: &Snapshot) -> u64 {
     taken.chain(written).max().unwrap_or(0)
 }
 
-/// Whether there is a route that a hold concerns.
+/// Whether there is a route that a hold concerns, and an agent that holds it.
 pub fn has_held_routes(seen: &Snapshot) -> bool {
     let traffic = seen.migration.spec.traffic.iter();
     traffic
+        .filter(|traffic| traffic.haproxy.mounted().is_none())
         .flat_map(|traffic| &traffic.routes)
         .any(|route| route.postgres.is_some() || route.pooler.is_some())
 }

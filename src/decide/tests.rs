@@ -1294,3 +1294,96 @@ fn decide_names_no_client_no_runtime_and_no_clock() {
         }
     }
 }
+
+fn refreshed(actions: &[Action]) -> Vec<&str> {
+    let pods = actions.iter().filter_map(|action| match action {
+        Action::Refresh { pods } => Some(pods),
+        _ => None,
+    });
+    pods.flatten().map(String::as_str).collect()
+}
+
+fn placed(actions: &[Action]) -> Option<&super::Placement> {
+    actions.iter().find_map(|action| match action {
+        Action::Place(placement) => Some(&**placement),
+        _ => None,
+    })
+}
+
+#[test]
+fn without_an_agent_nobody_is_held_and_the_routing_is_placed_and_the_kubelet_asked_until_each_pod_runs_it() {
+    let mut world = World::switching(Step::Hold);
+    world.mount();
+    assert_eq!(world.advances_to(), Some(Step::Stop), "there is nobody who could hold");
+
+    let mut world = World::switching(Step::Route);
+    world.mount();
+    world.route(false, 3, State::Open);
+    let due = actions(&world);
+    let [Action::Apply(routing), Action::Place(_), Action::Refresh { .. }] = &due[..] else {
+        panic!("{due:?}");
+    };
+    let text = &placed(&due).unwrap().text;
+    let written = routing.body["data"]["haproxy.cfg"].as_str().unwrap();
+    assert_eq!(
+        *text,
+        format!("global\n# BEGIN mitosis shop\n{written}# END mitosis shop\n")
+    );
+    assert_eq!(refreshed(&due), ["haproxy-1", "haproxy-2"]);
+
+    // Written and asked, but the kubelet had looked just before.
+    let turned = World::clone(&world);
+    world.route(true, 5, State::Open);
+    world.place_routing();
+    let now = world.seen.now;
+    for pod in &mut world.seen.traffic.pods {
+        pod.refreshed = Some(now);
+    }
+    world.seen.traffic.pods[1].report = turned.seen.traffic.pods[1].report.clone();
+    assert!(waits(&world).contains("haproxy-2 answers with generation 3"));
+    world.pass(1);
+    assert_eq!(refreshed(&actions(&world)), ["haproxy-2"]);
+    assert!(placed(&actions(&world)).is_none());
+}
+
+#[test]
+fn an_attempt_that_is_undone_without_an_agent_leaves_the_routing_as_it_was() {
+    let mut world = World::switching(Step::Release);
+    world.mount();
+    world.route(false, 3, State::Open);
+    world.place_routing();
+    assert_eq!(world.advances_to(), Some(Step::Aborted));
+}
+
+#[test]
+fn a_switch_does_not_begin_its_stop_where_the_users_configmap_has_no_place_for_the_routing() {
+    let mut world = World::switching(Step::Arm);
+    world.set("a1", server(false));
+    world.arm();
+    world.mount();
+    assert_eq!(world.advances_to(), Some(Step::Hold));
+    world.seen.traffic.placed = crate::observe::Placed::Missing;
+    assert_eq!(world.advances_to(), Some(Step::Restore));
+}
+
+#[test]
+fn a_block_that_somebody_changed_is_put_right_and_told_of() {
+    let mut world = World::new(DesiredPhase::Replicating);
+    world.status().system_identifier = Some("7".to_owned());
+    world.mount();
+    world.route(false, 3, State::Open);
+    world.place_routing();
+    let written = world.seen.traffic.routing.clone().unwrap();
+    let hash = crate::resources::build_routing(&world.seen.migration, &written).hash;
+    let key = (crate::resources::Kind::ConfigMap, "shop-routing".to_owned());
+    world.seen.objects.applied.insert(key, hash);
+    assert_eq!(super::find_drift(&world.seen), None);
+    world.place("    maxconn 1\n");
+    assert_eq!(placed(&actions(&world)).unwrap().resource_version, "12");
+    let drift = super::find_drift(&world.seen).unwrap();
+    assert_eq!((drift.by, drift.config_map), ("somebody", Some("edge")));
+    let status = crate::report::build_status(&world.seen, &world.decide(), &crate::act::Effects::default());
+    let kind = crate::api::ConditionType::RoutingOwned;
+    let owned = crate::api::find_condition(&status.conditions, kind).unwrap();
+    assert!(owned.message.contains("in ConfigMap edge"), "{}", owned.message);
+}

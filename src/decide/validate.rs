@@ -6,10 +6,11 @@ use super::bypass::parse_network;
 use crate::{
     address::{Address, Host, Port},
     api::{ByteSize, ClusterMigration, ExposureType, OwnForm, Pgbouncer, StopMethod, Traffic},
+    haproxy::REPORT_PORT,
     observe::target_members,
     pgbouncer::DatabaseName,
     postgres::{Lsn, MemberName, render_hba},
-    resources::{AGENT_PORT, listen_port, render_selector},
+    resources::{listen_port, render_selector, routing_name},
 };
 
 /// The least `maxLag` of a route.
@@ -105,6 +106,16 @@ pub fn validate(migration: &ClusterMigration) -> Result<(), String> {
             pgbouncer.pause_timeout, spec.switchover.budget
         ));
     }
+    let own = spec
+        .traffic
+        .as_ref()
+        .and_then(|traffic| traffic.haproxy.mounted()?.config_map.as_ref());
+    if let Some(own) = own.filter(|own| own.name == routing_name(migration)) {
+        return Err(format!(
+            "spec.traffic.haproxy.own.mounted.configMap.name is {}, which is the operator's own: leave configMap out and mount that one",
+            own.name
+        ));
+    }
     spec.traffic.as_ref().map_or(Ok(()), validate_traffic)
 }
 
@@ -118,7 +129,7 @@ fn validate_traffic(traffic: &Traffic) -> Result<(), String> {
     if let Some(pgbouncer) = &traffic.pgbouncer {
         validate_pgbouncer(pgbouncer).map_err(|error| format!("spec.traffic.pgbouncer.{error}"))?;
     }
-    let mut ports = BTreeSet::from([AGENT_PORT]);
+    let mut ports = BTreeSet::from([REPORT_PORT]);
     for route in &traffic.routes {
         if !ports.insert(listen_port(&traffic.haproxy, route.port)) {
             return Err(format!(

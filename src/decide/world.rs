@@ -5,10 +5,14 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Decided, Decision, decide};
 use crate::{
     agent::{Desired, Report, ReportState},
-    api::{ClusterMigration, ClusterMigrationStatus, DesiredPhase, Phase, Side, Step, SwitchoverStatus},
+    api::{
+        ClusterMigration, ClusterMigrationStatus, DesiredPhase, Mounted, OwnConfigMap, OwnForm, OwnHaproxy, Part,
+        Phase, Side, Step, SwitchoverStatus,
+    },
     haproxy::State,
     observe::{
-        JobState, Lead, Member, Objects, Pooler, PoolerPlace, ProxyPod, Sight, Snapshot, Traffic, target_members,
+        JobState, Lead, Member, Objects, Placed, Pooler, PoolerPlace, ProxyPod, Sight, Snapshot, Traffic,
+        target_members,
     },
     pgbouncer::{Database, Instance, Settings},
     postgres::{Clients, MemberName, Server},
@@ -160,6 +164,7 @@ impl World {
                 was_asked: true,
                 lead: Lead::Unknown,
                 misfits: Vec::new(),
+                refreshed: None,
             })
             .into();
         world
@@ -330,6 +335,41 @@ impl World {
                 ..Report::default()
             });
         }
+    }
+
+    /// HAProxy has no agent, and mounts a ConfigMap of the user's own with a marked block for the routing.
+    pub fn mount(&mut self) {
+        let traffic = self.seen.migration.spec.traffic.as_mut().expect("there are routes");
+        traffic.haproxy.managed = None;
+        traffic.haproxy.own = Some(OwnHaproxy {
+            selector: [("app".to_owned(), "edge".to_owned())].into(),
+            service_account_name: None,
+            form: OwnForm::File,
+            mounted: Some(Mounted {
+                config_map: Some(OwnConfigMap {
+                    name: "edge".to_owned(),
+                    key: "haproxy.cfg".to_owned(),
+                    part: Part::Block,
+                }),
+            }),
+        });
+        self.place("");
+    }
+
+    /// What stands in the block, written by the operator for its present routing.
+    pub fn place(&mut self, block: &str) {
+        self.seen.traffic.placed = Placed::Seen {
+            resource_version: "12".to_owned(),
+            text: Some(format!("global\n# BEGIN mitosis shop\n{block}# END mitosis shop\n")),
+            generation: self.seen.traffic.routing.as_ref().map(|routing| routing.generation),
+            editor: None,
+        };
+    }
+
+    /// The user's ConfigMap has what the routing says.
+    pub fn place_routing(&mut self) {
+        let routing = self.seen.traffic.routing.clone().expect("a routing");
+        self.place(&routing.configuration);
     }
 
     /// Time passes.

@@ -46,17 +46,34 @@ pub enum Form {
     Included,
     /// A file before those of the user, with a variable for each route. The user's own backend has one server, whose address it is.
     Variables,
+    /// As `Included`, for a HAProxy without an agent: no socket, and HAProxy itself tells which generation it runs.
+    Mounted,
+    /// As `Variables`, for a HAProxy without an agent.
+    MountedVariables,
 }
 
 impl Form {
-    pub(super) const ALL: [Self; 3] = [Self::Whole, Self::Included, Self::Variables];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Whole,
+        Self::Included,
+        Self::Variables,
+        Self::Mounted,
+        Self::MountedVariables,
+    ];
 
-    /// Where the file makes HAProxy listen for commands, as HAProxy's word. The user's files may have a socket of their own.
-    pub(super) const fn admin_socket(self) -> &'static str {
+    /// Where the file makes an agent's HAProxy listen for commands, as HAProxy's word. The user's files may have a socket of their own.
+    const fn admin_socket(self) -> Option<&'static str> {
         match self {
-            Self::Whole => "\"${MITOSIS_SOCKET-/run/haproxy/admin.sock}\"",
-            Self::Included | Self::Variables => "\"${MITOSIS_SOCKET-/run/haproxy/mitosis.sock}\"",
+            Self::Whole => Some("\"${MITOSIS_SOCKET-/run/haproxy/admin.sock}\""),
+            Self::Included | Self::Variables => Some("\"${MITOSIS_SOCKET-/run/haproxy/mitosis.sock}\""),
+            Self::Mounted | Self::MountedVariables => None,
         }
+    }
+
+    /// Whether each route is a variable for a server line of the user's.
+    #[must_use]
+    pub const fn is_variables(self) -> bool {
+        matches!(self, Self::Variables | Self::MountedVariables)
     }
 
     /// The comment by which `parse` knows the form.
@@ -65,6 +82,8 @@ impl Form {
             Self::Whole => "# The whole configuration.",
             Self::Included => "# Routes beside the user's own configuration.",
             Self::Variables => "# Addresses for server s1 of the user's own backends.",
+            Self::Mounted => "# Routes beside the user's own configuration, without an agent.",
+            Self::MountedVariables => "# Addresses for server lines of the user's own backends, without an agent.",
         }
     }
 }
@@ -141,6 +160,11 @@ defaults mitosis
     load-server-state-from-file none
 ";
 
+/// Where an agent, or a HAProxy without one, tells what HAProxy runs.
+pub const REPORT_PORT: u16 = 8405;
+
+const INFALLIBLE: &str = "a String takes every write";
+
 /// Connections that HAProxy takes at most, in all and on each frontend.
 pub(super) const MAXCONN: u32 = 5000;
 
@@ -169,7 +193,7 @@ impl Configuration {
                         route.name
                     ));
                 }
-                (_, count @ 2..) if form == Form::Variables => {
+                (_, count @ 2..) if form.is_variables() => {
                     return Err(format!(
                         "route {} leads to {count} addresses, and a variable takes one: leave it out, or use form File",
                         route.name
@@ -267,33 +291,65 @@ impl Configuration {
 global
     # {state}
     setenv MITOSIS_GENERATION {generation}
-    stats socket {socket} mode 660 level admin expose-fd listeners
 ",
             form = self.form.mark(),
-            socket = self.form.admin_socket(),
             state = self.state.as_str(),
             generation = self.generation,
         );
+        if let Some(socket) = self.form.admin_socket() {
+            writeln!(
+                text,
+                "    stats socket {socket} mode 660 level admin expose-fd listeners"
+            )
+            .expect(INFALLIBLE);
+        }
         match self.form {
             Form::Whole => {
                 let limits = "    # Sessions of a former configuration end with it.\n    hard-stop-after 1s\n";
-                write!(text, "{limits}    maxconn {MAXCONN}\n{DEFAULTS}").expect("a String takes every write");
+                write!(text, "{limits}    maxconn {MAXCONN}\n{DEFAULTS}").expect(INFALLIBLE);
             }
             // Limits would be those of the user's own proxies as well.
-            Form::Included => text.push_str(DEFAULTS),
-            Form::Variables => {}
+            Form::Included | Form::Mounted => text.push_str(DEFAULTS),
+            Form::Variables | Form::MountedVariables => {}
         }
         for route in &self.routes {
-            match self.form {
-                Form::Whole | Form::Included => self.render_route(route, &mut text),
-                Form::Variables => self.render_variable(route, &mut text),
+            if self.form.is_variables() {
+                self.render_variable(route, &mut text);
+            } else {
+                self.render_route(route, &mut text);
             }
+        }
+        if self.form.admin_socket().is_none() {
+            self.render_report(&mut text);
         }
         text
     }
 
+    /// What an agent would report, told by the running HAProxy itself: it has no other answer than that of the configuration it runs.
+    fn render_report(&self, text: &mut String) {
+        // HAProxy refuses defaults that some proxies name and others have by their place.
+        let from = if self.form.is_variables() { "" } else { " from mitosis" };
+        let report = format!(
+            r#"{{"state":"running","wanted":{0},"generation":{0}}}"#,
+            self.generation
+        );
+        write!(
+            text,
+            "
+frontend mitosis_report{from}
+    mode http
+    bind \"${{MITOSIS_BIND-::}}\":{REPORT_PORT} v4v6
+    timeout client 5s
+    timeout http-request 5s
+    http-request return status 200 content-type application/json string '{report}' if {{ path /report }}
+    http-request return status 404
+"
+        )
+        .expect(INFALLIBLE);
+    }
+
     fn render_variable(&self, route: &Route, text: &mut String) {
-        let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a String takes every write");
+        let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect(INFALLIBLE);
         line(format_args!("    # route {} {}", route.name, route.listen));
         line(format_args!("    {}", route.kind.mark()));
         let held = self.state == State::Held && route.kind.is_held();
@@ -308,7 +364,7 @@ global
     }
 
     fn render_route(&self, route: &Route, text: &mut String) {
-        let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a String takes every write");
+        let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect(INFALLIBLE);
         line(format_args!("\nfrontend {} from mitosis", route.name.frontend()));
         // The backlog is where clients wait while the route is held.
         line(format_args!(

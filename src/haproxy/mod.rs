@@ -1,5 +1,6 @@
 //! HAProxy: the configuration that leads clients, and the words to say to a running HAProxy.
 
+mod block;
 mod configuration;
 mod name;
 mod parse;
@@ -8,8 +9,9 @@ mod runtime;
 mod statistics;
 mod version;
 
+pub use block::replace_block;
 use configuration::MAXCONN;
-pub use configuration::{Configuration, Form, Route, RouteKind, State};
+pub use configuration::{Configuration, Form, REPORT_PORT, Route, RouteKind, State};
 pub use name::RouteName;
 pub use process::Processes;
 pub use runtime::{Admin, Lead, Master, Reload, RuntimeError, Service};

@@ -106,7 +106,7 @@ mod tests {
         ];
         let name = "[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?";
         let routes = proptest::collection::btree_map(1..=u16::MAX, (name, kind, any::<u8>()), 1..6);
-        let form = prop_oneof![Just(Form::Whole), Just(Form::Included), Just(Form::Variables)];
+        let form = proptest::sample::select(&Form::ALL);
         (form, any::<u64>(), any::<bool>(), routes).prop_filter_map(
             "names differ",
             |(form, generation, held, routes)| {

@@ -1,5 +1,6 @@
 //! Objects of a migration in Kubernetes.
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, StatefulSet},
@@ -12,15 +13,19 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{
-    Error, JobState, Objects,
+    Error, JobState, Objects, Placed,
     layout::{Misfit, find_misfits},
     within,
 };
 use crate::{
     agent::Desired,
-    api::{ANNOTATION_HASH, ClusterMigration, FIELD_MANAGER, LABEL_MEMBER, LABEL_MIGRATION, LABEL_ROLE},
+    api::{
+        ANNOTATION_GENERATION, ANNOTATION_HASH, ANNOTATION_REFRESHED, ClusterMigration, FIELD_MANAGER, LABEL_MEMBER,
+        LABEL_MIGRATION, LABEL_ROLE,
+    },
     resources::{Kind, haproxy_name, haproxy_selector, routing_name},
 };
 
@@ -33,25 +38,28 @@ pub struct ProxyPodPlace {
     pub ip: String,
     /// That of its node.
     pub node_ip: String,
-    /// What keeps its agent from leading HAProxy, where the pod is the user's own.
+    /// What keeps it from leading clients as it should, where the pod is the user's own.
     pub misfits: Vec<Misfit>,
+    /// When the kubelet was last made to look for what the pod mounts.
+    pub refreshed: Option<Timestamp>,
 }
 
-/// Everything that is read of Kubernetes.
-pub struct Found {
-    /// Objects of the migration.
-    pub objects: Objects,
-    /// The routing.
-    pub routing: Option<Desired>,
+/// What is written of the routing.
+#[derive(Clone, Default)]
+pub struct Routing {
+    /// The operator's own ConfigMap.
+    pub written: Option<Desired>,
     /// Who last wrote data of it besides the operator.
     pub editor: Option<String>,
+    /// The user's ConfigMap that it is written into as well.
+    pub placed: Placed,
 }
 
 /// Reads every object of a migration.
 ///
 /// # Errors
 /// The API server does not answer in time or refuses.
-pub async fn fetch_objects(client: &Client, migration: &ClusterMigration) -> Result<Found, Error> {
+pub async fn fetch_objects(client: &Client, migration: &ClusterMigration) -> Result<Objects, Error> {
     let lister = Lister {
         client,
         namespace: migration.metadata.namespace.as_deref().unwrap_or_default(),
@@ -104,25 +112,50 @@ pub async fn fetch_objects(client: &Client, migration: &ClusterMigration) -> Res
     for job in &jobs {
         objects.jobs.insert(job.name_any(), job_state(job, &pods));
     }
-    let config = configs
-        .iter()
-        .find(|config| config.name_any() == routing_name(migration));
-    Ok(Found {
-        objects,
-        routing: config.and_then(read_routing),
-        editor: config.and_then(read_editor),
-    })
+    Ok(objects)
 }
 
-/// Reads the routing only.
+/// Reads what is written of the routing.
 ///
 /// # Errors
 /// The API server does not answer in time or refuses.
-pub async fn fetch_routing(client: &Client, migration: &ClusterMigration) -> Result<Option<Desired>, Error> {
+pub async fn fetch_routing(client: &Client, migration: &ClusterMigration) -> Result<Routing, Error> {
     let namespace = migration.metadata.namespace.as_deref().unwrap_or_default();
     let configs: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let found = within(configs.get_opt(&routing_name(migration))).await?;
-    Ok(found.as_ref().and_then(read_routing))
+    let placed = async {
+        let mounted = migration
+            .spec
+            .traffic
+            .as_ref()
+            .and_then(|traffic| traffic.haproxy.mounted());
+        match mounted.and_then(|mounted| mounted.config_map.as_ref()) {
+            None => Ok(Placed::Unknown),
+            Some(own) => Ok(match within(configs.get_opt(&own.name)).await? {
+                None => Placed::Missing,
+                Some(config) => read_placed(&config, &own.key),
+            }),
+        }
+    };
+    let name = routing_name(migration);
+    let (config, placed) = tokio::try_join!(within(configs.get_opt(&name)), placed)?;
+    Ok(Routing {
+        written: config.as_ref().and_then(read_routing),
+        editor: config.as_ref().and_then(|config| read_editor(config, |_| true)),
+        placed,
+    })
+}
+
+fn read_placed(config: &ConfigMap, key: &str) -> Placed {
+    let field = format!("f:{key}");
+    Placed::Seen {
+        resource_version: config.resource_version().unwrap_or_default(),
+        text: config.data.as_ref().and_then(|data| data.get(key).cloned()),
+        generation: config
+            .annotations()
+            .get(ANNOTATION_GENERATION)
+            .and_then(|text| text.parse().ok()),
+        editor: read_editor(config, |data| data.get(&field).is_some()),
+    }
 }
 
 /// Reads the routing and the HAProxy pods only, for the time in which clients are held.
@@ -132,7 +165,7 @@ pub async fn fetch_routing(client: &Client, migration: &ClusterMigration) -> Res
 pub async fn fetch_traffic(
     client: &Client,
     migration: &ClusterMigration,
-) -> Result<(Option<Desired>, Vec<ProxyPodPlace>), Error> {
+) -> Result<(Routing, Vec<ProxyPodPlace>), Error> {
     tokio::try_join!(fetch_routing(client, migration), list_proxies(client, migration))
 }
 
@@ -326,11 +359,11 @@ fn shorten(text: &str) -> String {
     line.chars().skip(skip).collect()
 }
 
-/// Who last wrote data of the routing besides the operator.
-fn read_editor(config: &ConfigMap) -> Option<String> {
+/// Who last wrote such data of a ConfigMap besides the operator.
+fn read_editor(config: &ConfigMap, such: impl Fn(&Value) -> bool) -> Option<String> {
     let writes_data = |entry: &&ManagedFieldsEntry| {
-        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
-        entry.manager.as_deref() != Some(FIELD_MANAGER) && fields.is_some_and(|fields| fields.get("f:data").is_some())
+        let data = entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:data"));
+        entry.manager.as_deref() != Some(FIELD_MANAGER) && data.is_some_and(&such)
     };
     let entries = config.managed_fields().iter().filter(writes_data);
     let last = entries.max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
@@ -354,6 +387,10 @@ fn proxy_place(pod: &Pod) -> Option<ProxyPodPlace> {
             ip: status.pod_ip.clone()?,
             node_ip: status.host_ip.clone().unwrap_or_default(),
             misfits: Vec::new(),
+            refreshed: pod
+                .annotations()
+                .get(ANNOTATION_REFRESHED)
+                .and_then(|text| text.parse().ok()),
         })
     })?
 }

@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, KeyToPath, PodSpec, Volume, VolumeMount};
 
-use crate::{api::ClusterMigration, resources::routing_name};
+use crate::{
+    agent::ROUTING_KEY,
+    api::{ClusterMigration, Mounted},
+    resources::routing_name,
+};
 
-/// What keeps the agent of a pod from leading HAProxy.
+/// What keeps HAProxy in a pod from being led.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
     /// No container is an agent that watches the routing.
@@ -23,6 +27,8 @@ pub enum Misfit {
     NoMasterSocket,
     /// HAProxy does not have the volume in which the agent looks for its sockets.
     SocketsNotShared,
+    /// Without an agent: no container mounts the ConfigMap with the routing.
+    NotMounted,
 }
 
 /// Arguments of the agent, and the environment that stands for each.
@@ -32,11 +38,69 @@ const MASTER_SOCKET: (&str, &str) = ("--master-socket", "MITOSIS_MASTER_SOCKET")
 
 /// What is wrong with a pod; nothing where its specification does not tell.
 pub fn find_misfits(pod: &PodSpec, migration: &ClusterMigration) -> Vec<Misfit> {
-    let routing = routing_name(migration);
-    // One that stays beside the others may be an init container since Kubernetes 1.28.
+    let traffic = migration.spec.traffic.as_ref();
+    match traffic.and_then(|traffic| traffic.haproxy.mounted()) {
+        Some(mounted) => find_in_mounted(pod, migration, mounted),
+        None => find_beside_agent(pod, migration),
+    }
+}
+
+/// Those that stay: one that does beside the others may be an init container since Kubernetes 1.28.
+fn list_containers(pod: &PodSpec) -> Vec<&Container> {
     let stays = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
     let sidecars = pod.init_containers.iter().flatten().filter(stays);
-    let containers: Vec<&Container> = pod.containers.iter().chain(sidecars).collect();
+    pod.containers.iter().chain(sidecars).collect()
+}
+
+fn find_in_mounted(pod: &PodSpec, migration: &ClusterMigration, mounted: &Mounted) -> Vec<Misfit> {
+    let (name, key) = match &mounted.config_map {
+        Some(own) => (own.name.clone(), own.key.clone()),
+        None => (routing_name(migration), ROUTING_KEY.to_owned()),
+    };
+    let containers = list_containers(pod);
+    let mounts = pod.volumes.iter().flatten().filter_map(|volume| {
+        let path = path_in(volume, &name, &key)?;
+        let mounting = containers.iter().filter_map(|container| {
+            let mount = mount_named(container, &volume.name)?;
+            Some((*container, mount, path.clone()))
+        });
+        // Others may look at the file as well, such as what reloads HAProxy.
+        mounting.max_by_key(|(container, ..)| is_haproxy(container))
+    });
+    let Some((haproxy, mount, path)) = mounts.max_by_key(|(container, ..)| is_haproxy(container)) else {
+        return vec![Misfit::NotMounted];
+    };
+    let mut misfits = Vec::new();
+    let file = if mount.sub_path.is_some() || mount.sub_path_expr.is_some() {
+        misfits.push(Misfit::FileBySubPath);
+        PathBuf::from(&mount.mount_path)
+    } else {
+        Path::new(&mount.mount_path).join(path)
+    };
+    misfits.extend(find_in_command(haproxy, &file));
+    misfits
+}
+
+/// Where a volume has a key of a ConfigMap.
+fn path_in(volume: &Volume, name: &str, key: &str) -> Option<String> {
+    let place = |items: &Option<Vec<KeyToPath>>| match items {
+        Some(items) => items.iter().find(|item| item.key == key).map(|item| item.path.clone()),
+        None => Some(key.to_owned()),
+    };
+    let whole = volume.config_map.as_ref().filter(|config| config.name == name);
+    let sources = volume
+        .projected
+        .iter()
+        .flat_map(|projected| projected.sources.iter().flatten());
+    let mut parts = sources.filter_map(|source| source.config_map.as_ref().filter(|config| config.name == name));
+    whole
+        .and_then(|config| place(&config.items))
+        .or_else(|| parts.find_map(|config| place(&config.items)))
+}
+
+fn find_beside_agent(pod: &PodSpec, migration: &ClusterMigration) -> Vec<Misfit> {
+    let routing = routing_name(migration);
+    let containers = list_containers(pod);
     let is_agent = |container: &&&Container| argument(container, CONFIG_MAP).as_deref() == Some(routing.as_str());
     let Some(agent) = containers.iter().find(is_agent) else {
         let unread = containers.iter().any(|container| is_said_elsewhere(container));
@@ -62,6 +126,9 @@ pub fn find_misfits(pod: &PodSpec, migration: &ClusterMigration) -> Vec<Misfit> 
         Path::new(&its.mount_path).join(inside)
     };
     misfits.extend(find_in_command(haproxy, &file));
+    if !words(haproxy).iter().any(|word| word == "-S") && names_haproxy(&words(haproxy)) {
+        misfits.push(Misfit::NoMasterSocket);
+    }
     let master = argument(agent, MASTER_SOCKET).unwrap_or_else(|| "/run/haproxy/master.sock".to_owned());
     let sockets = mount_of(agent, Path::new(&master));
     if sockets.is_none_or(|sockets| mount_named(haproxy, &sockets.name).is_none()) {
@@ -79,9 +146,6 @@ fn find_in_command(container: &Container, file: &Path) -> Vec<Misfit> {
     if names_haproxy(&words) {
         if container.command.is_some() && !has(&["-W", "-Ws"]) {
             misfits.push(Misfit::NoMaster);
-        }
-        if !has(&["-S"]) {
-            misfits.push(Misfit::NoMasterSocket);
         }
         // The file, or a folder that it is in.
         if !words.iter().any(|word| word.starts_with('/') && file.starts_with(word)) {
@@ -150,7 +214,10 @@ mod tests {
     use k8s_openapi::api::apps::v1::Deployment;
 
     fn example() -> PodSpec {
-        let text = include_str!("../../examples/own-haproxy.yaml");
+        pod_of(include_str!("../../examples/own-haproxy.yaml"))
+    }
+
+    fn pod_of(text: &str) -> PodSpec {
         let text = text
             .split("\n---\n")
             .find(|text| text.contains("kind: Deployment"))
@@ -231,6 +298,47 @@ mod tests {
             let mut pod = example();
             break_it(&mut pod);
             assert_eq!(misfits(&pod), [misfit]);
+        }
+    }
+
+    #[test]
+    fn without_an_agent_haproxy_must_read_the_file_from_a_mount_that_changes() {
+        type Break = fn(&mut PodSpec);
+        fn configuration(pod: &mut PodSpec) -> &mut VolumeMount {
+            haproxy(pod)
+                .volume_mounts
+                .iter_mut()
+                .flatten()
+                .find(|mount| mount.name == "configuration")
+                .unwrap()
+        }
+        let mut migration: ClusterMigration =
+            serde_saphyr::from_str(include_str!("../../examples/clustermigration.yaml")).unwrap();
+        let own = serde_json::json!({"own": {"selector": {"app": "edge"}, "mounted": {"configMap": {"name": "edge", "key": "haproxy.cfg"}}}});
+        migration.spec.traffic.as_mut().unwrap().haproxy = serde_json::from_value(own).unwrap();
+        let example = pod_of(include_str!("../../examples/own-haproxy-mounted.yaml"));
+        assert_eq!(find_misfits(&example, &migration), []);
+        let breaks: [(Misfit, Break); 5] = [
+            (Misfit::NotMounted, |pod| {
+                pod.volumes.as_mut().unwrap()[0].config_map.as_mut().unwrap().name = "other".to_owned();
+            }),
+            (Misfit::NotMounted, |pod| haproxy(pod).volume_mounts = None),
+            (Misfit::FileBySubPath, |pod| {
+                let mount = configuration(pod);
+                mount.sub_path = Some("haproxy.cfg".to_owned());
+                mount.mount_path = "/etc/haproxy/haproxy.cfg".to_owned();
+            }),
+            (Misfit::FileNotRead, |pod| {
+                configuration(pod).mount_path = "/etc/elsewhere".to_owned();
+            }),
+            (Misfit::NoMaster, |pod| {
+                haproxy(pod).command = Some(vec!["haproxy".to_owned(), "-f".to_owned(), "/etc/haproxy".to_owned()]);
+            }),
+        ];
+        for (misfit, break_it) in breaks {
+            let mut pod = example.clone();
+            break_it(&mut pod);
+            assert_eq!(find_misfits(&pod, &migration), [misfit]);
         }
     }
 }

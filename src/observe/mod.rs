@@ -17,16 +17,16 @@ use jiff::Timestamp;
 use kube::Client;
 
 pub use focus::Focus;
-use kubernetes::ProxyPodPlace;
+use kubernetes::{ProxyPodPlace, Routing};
 pub use layout::Misfit;
 pub use members::{Sessions, target_members};
 pub use poolers::{Pooler, PoolerPlace};
 pub use proxies::{Lead, Leads};
 pub use secrets::Credentials;
-pub use snapshot::{JobState, Member, Objects, ProxyPod, Sight, Snapshot, Traffic};
+pub use snapshot::{JobState, Member, Objects, Placed, ProxyPod, Sight, Snapshot, Traffic};
 
 use crate::{
-    agent::{Desired, Report},
+    agent::Report,
     api::{ClusterMigration, Side, Step},
     postgres::{fetch_canary, fetch_fork},
 };
@@ -108,8 +108,8 @@ pub async fn observe(
     remembered: Option<Remembered>,
 ) -> Result<(Snapshot, Remembered), Error> {
     let focus = Focus::of(migration);
-    let (kept, routing, editor) = match remembered {
-        Some(kept) if focus != Focus::Everything => (kept, None, None),
+    let (kept, routing) = match remembered {
+        Some(kept) if focus != Focus::Everything => (kept, None),
         _ => fetch_everything(client, migration).await?,
     };
     let mut members = members::list_members(migration, &kept.objects);
@@ -120,7 +120,7 @@ pub async fn observe(
             Some(routing) => Ok((routing, kept.places.clone())),
             None if focus == Focus::Routing => Ok((kubernetes::fetch_routing(client, migration).await?, Vec::new())),
             None if focus.includes_proxies() => kubernetes::fetch_traffic(client, migration).await,
-            None => Ok((None, Vec::new())),
+            None => Ok((Routing::default(), Vec::new())),
         }
     };
     let awaited = focus.generation().filter(|_| kept.told);
@@ -172,11 +172,13 @@ pub async fn observe(
             report: reports.remove(&place.name).flatten(),
             lead: Lead::default(),
             misfits: place.misfits.clone(),
+            refreshed: place.refreshed,
         })
         .collect();
     let mut traffic = Traffic {
-        routing,
-        editor,
+        routing: routing.written,
+        editor: routing.editor,
+        placed: routing.placed,
         pods,
         poolers,
     };
@@ -207,26 +209,26 @@ pub async fn observe(
     Ok((snapshot, kept))
 }
 
-/// Reads everything in Kubernetes: what is remembered of it, the routing, and who last wrote that besides the operator.
+/// Reads everything in Kubernetes: what is remembered of it, and the routing.
 async fn fetch_everything(
     client: &Client,
     migration: &ClusterMigration,
-) -> Result<(Remembered, Option<Option<Desired>>, Option<String>), Error> {
-    let (found, credentials, places, poolers) = futures::future::try_join4(
+) -> Result<(Remembered, Option<Routing>), Error> {
+    let (objects, credentials, (routing, places), poolers) = futures::future::try_join4(
         Box::pin(kubernetes::fetch_objects(client, migration)),
         secrets::fetch_credentials(client, migration),
-        kubernetes::list_proxies(client, migration),
+        Box::pin(kubernetes::fetch_traffic(client, migration)),
         poolers::list_places(client, migration),
     )
     .await?;
     let kept = Remembered {
         credentials,
-        objects: found.objects,
+        objects,
         places,
         poolers,
         told: false,
     };
-    Ok((kept, Some(found.routing), found.editor))
+    Ok((kept, Some(routing)))
 }
 
 /// What the agents answer, by pod.

@@ -101,10 +101,33 @@ pub struct Traffic {
     pub routing: Option<Desired>,
     /// Who last wrote data of the routing besides the operator, as its field manager is called.
     pub editor: Option<String>,
+    /// The ConfigMap of the user's that the routing is written into as well.
+    pub placed: Placed,
     /// HAProxy pods that are ready or were ready before (not those that still start).
     pub pods: Vec<ProxyPod>,
     /// Instances of PgBouncer, when the next decision depends on them.
     pub poolers: Vec<Pooler>,
+}
+
+/// The ConfigMap of the user's that the routing is written into as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Placed {
+    /// None is named, or it was not looked at.
+    #[default]
+    Unknown,
+    /// It is not there.
+    Missing,
+    /// It is there.
+    Seen {
+        /// Its version, which a change must come upon.
+        resource_version: String,
+        /// What its key says.
+        text: Option<String>,
+        /// Generation of the routing that the operator wrote into it last.
+        generation: Option<u64>,
+        /// Who last wrote that key besides the operator, as its field manager is called.
+        editor: Option<String>,
+    },
 }
 
 /// One HAProxy pod.
@@ -114,14 +137,16 @@ pub struct ProxyPod {
     pub name: String,
     /// Where its sessions come from, as servers see it: its own address, or that of its node where addresses are translated.
     pub addresses: Vec<IpAddr>,
-    /// What its agent reported; nothing when it did not answer.
+    /// What its agent reported, or HAProxy itself where it has none; nothing when it did not answer.
     pub report: Option<Report>,
     /// Whether its agent was asked. One that is new since the last look is asked in the next one.
     pub was_asked: bool,
     /// Where it leads those who write.
     pub lead: Lead,
-    /// What keeps its agent from leading HAProxy, as far as its specification tells.
+    /// What keeps the pod from leading clients as it should, as far as its specification tells.
     pub misfits: Vec<Misfit>,
+    /// When the kubelet was last made to look for what the pod mounts.
+    pub refreshed: Option<Timestamp>,
 }
 
 impl Snapshot {

@@ -7,7 +7,7 @@ use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{agent::Report, resources::AGENT_PORT};
+use crate::{agent::Report, haproxy::REPORT_PORT};
 
 /// How long an agent may take to answer beyond the time it was asked to wait.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -29,7 +29,7 @@ pub async fn fetch_report(pod_ip: &str, awaited: Option<u64>) -> Option<Report> 
 
 async fn ask(pod_ip: &str, path: &str) -> Option<Report> {
     let ip: std::net::IpAddr = pod_ip.parse().ok()?;
-    let stream = TcpStream::connect((ip, AGENT_PORT)).await.ok()?;
+    let stream = TcpStream::connect((ip, REPORT_PORT)).await.ok()?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     let served = tokio::spawn(connection);
     let request = Request::get(path)

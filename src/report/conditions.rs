@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::status::is_where_wanted;
 use crate::{
     api::{
-        ClusterMigrationStatus, ConditionType, Phase, Reason, RoutingDrift, Severity, Side, Step, condition_status,
-        find_condition,
+        ClusterMigrationStatus, ConditionType, Part, Phase, Reason, RoutingDrift, Severity, Side, Step,
+        condition_status, find_condition,
     },
     decide::{Decided, Told, way_back_until},
     observe::Snapshot,
@@ -137,37 +137,57 @@ fn judge_routing(seen: &Snapshot, next: &ClusterMigrationStatus) -> Verdict {
     if seen.migration.spec.traffic.is_none() {
         return verdict(None, Reason::NotYet, "spec.traffic is not set");
     }
-    let name = routing_name(&seen.migration);
     let lately = |drift: &&RoutingDrift| seen.now.duration_since(drift.last_repair).unsigned_abs() < DRIFT_REMEMBERED;
     match next.routing_drift.as_ref().filter(lately) {
         Some(drift) => verdict(
             Some(false),
             Reason::RoutingDrift,
             format!(
-                "{} changed ConfigMap {name} and it was put right at {:.0}, {} times in all: {}",
+                "{} changed the routing in ConfigMap {} and it was put right at {:.0}, {} times in all: {}",
                 drift.last_by,
+                drift.config_map_name.as_ref().unwrap_or(&routing_name(&seen.migration)),
                 drift.last_repair,
                 drift.repairs,
-                remedy_for_drift(&drift.last_by, &name)
+                remedy_for_drift(seen, drift)
             ),
         ),
         None => verdict(
             Some(true),
             Reason::RoutingOwned,
-            format!("nobody but the operator wrote ConfigMap {name} lately"),
+            format!(
+                "nobody but the operator wrote the routing lately, ConfigMap {}",
+                routing_name(&seen.migration)
+            ),
         ),
     }
 }
 
 /// What keeps a field manager from writing the routing again, ready to be pasted where that is known.
-fn remedy_for_drift(by: &str, name: &str) -> String {
-    if by.contains("argocd") {
+fn remedy_for_drift(seen: &Snapshot, drift: &RoutingDrift) -> String {
+    let traffic = seen.migration.spec.traffic.as_ref();
+    let own = traffic.and_then(|traffic| traffic.haproxy.mounted()?.config_map.as_ref());
+    let own = own.filter(|own| drift.config_map_name.as_ref() == Some(&own.name));
+    let (name, pointer) = match own {
+        Some(own) => (own.name.clone(), format!("/data/{}", own.key)),
+        None => (routing_name(&seen.migration), "/data".to_owned()),
+    };
+    let instead = match own.map(|own| own.part) {
+        None => "remove it from Git",
+        Some(Part::Key) => "remove that key from Git",
+        Some(Part::Block) => "give the routes a key of their own that Git does not hold (part: Key)",
+    };
+    if drift.last_by.contains("argocd") {
         format!(
-            "remove it from Git, or add to the Application's spec `ignoreDifferences: [{{kind: ConfigMap, name: {name}, jsonPointers: [/data]}}]` \
+            "{instead}, or add to the Application's spec `ignoreDifferences: [{{kind: ConfigMap, name: {name}, jsonPointers: [{pointer}]}}]` \
              and `syncPolicy: {{syncOptions: [RespectIgnoreDifferences=true, ServerSideApply=true]}}`"
         )
-    } else if by.contains("kustomize-controller") || by.contains("helm-controller") {
-        "remove it from Git, or annotate it there with `kustomize.toolkit.fluxcd.io/ssa: Ignore`".to_owned()
+    } else if drift.last_by.contains("kustomize-controller") || drift.last_by.contains("helm-controller") {
+        match own.map(|own| own.part) {
+            Some(Part::Key) => {
+                format!("{instead}, and annotate it there with `kustomize.toolkit.fluxcd.io/ssa: Merge`")
+            }
+            _ => format!("{instead}, and annotate it there with `kustomize.toolkit.fluxcd.io/ssa: Ignore`"),
+        }
     } else {
         "change spec.traffic instead".to_owned()
     }

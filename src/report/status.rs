@@ -76,11 +76,12 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
         next.clone_source = Some(clone_source.clone());
     }
     if let Decision::Act { actions, .. } = &decided.decision
-        && let Some(by) = find_drift(seen).filter(|_| writes_routing(seen, actions))
+        && let Some(drift) = find_drift(seen).filter(|_| writes_routing(seen, actions))
     {
         next.routing_drift = Some(RoutingDrift {
             repairs: last.routing_drift.map_or(0, |drift| drift.repairs) + 1,
-            last_by: by.to_owned(),
+            config_map_name: drift.config_map.map(ToOwned::to_owned),
+            last_by: drift.by.to_owned(),
             last_repair: seen.now,
         });
     }

@@ -11,10 +11,9 @@ use super::{
 use crate::{
     agent::Desired,
     api::{ClusterMigration, Haproxy, LABEL_COMPONENT, LABEL_MIGRATION, ManagedHaproxy, Traffic},
+    haproxy::REPORT_PORT,
 };
 
-/// Port of the agent's read-only report.
-pub const AGENT_PORT: u16 = 8405;
 /// User of the HAProxy pods: both containers share the sockets.
 const USER: i64 = 65532;
 
@@ -89,12 +88,12 @@ pub fn build_routing(migration: &ClusterMigration, routing: &Desired) -> Wanted 
 #[must_use]
 pub fn build_haproxy(migration: &ClusterMigration, traffic: &Traffic, agent_image: &str) -> Vec<Wanted> {
     let name = haproxy_name(migration);
-    let account = traffic
-        .haproxy
-        .own
-        .as_ref()
-        .map_or(&name, |own| &own.service_account_name);
-    let mut wanted = build_rights(migration, account);
+    let account = match &traffic.haproxy.own {
+        Some(own) => own.service_account_name.as_ref(),
+        None => Some(&name),
+    };
+    // Without an agent nobody in the pods reads anything by the API.
+    let mut wanted = account.map_or_else(Vec::new, |account| build_rights(migration, account));
     if let Some(managed) = &traffic.haproxy.managed {
         wanted.extend(build_managed(migration, traffic, managed, agent_image));
     }
@@ -188,9 +187,9 @@ fn pod(migration: &ClusterMigration, account: &str, haproxy_image: &str, agent_i
         })
     };
     let mut sidecar = agent("agent", &[]);
-    sidecar["ports"] = json!([{"name": "report", "containerPort": AGENT_PORT}]);
-    sidecar["readinessProbe"] = json!({"httpGet": {"path": "/readyz", "port": AGENT_PORT}, "periodSeconds": 2});
-    sidecar["livenessProbe"] = json!({"httpGet": {"path": "/healthz", "port": AGENT_PORT}, "periodSeconds": 10});
+    sidecar["ports"] = json!([{"name": "report", "containerPort": REPORT_PORT}]);
+    sidecar["readinessProbe"] = json!({"httpGet": {"path": "/readyz", "port": REPORT_PORT}, "periodSeconds": 2});
+    sidecar["livenessProbe"] = json!({"httpGet": {"path": "/healthz", "port": REPORT_PORT}, "periodSeconds": 10});
     json!({
         "serviceAccountName": account,
         "automountServiceAccountToken": true,

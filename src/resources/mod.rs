@@ -9,8 +9,7 @@ mod seeding;
 mod wanted;
 
 pub use haproxy::{
-    AGENT_PORT, build_haproxy, build_routing, haproxy_name, haproxy_selector, listen_port, render_selector,
-    routing_name,
+    build_haproxy, build_routing, haproxy_name, haproxy_selector, listen_port, render_selector, routing_name,
 };
 pub use member::{
     CA_FILE, Plan, SOURCE_CA_FILE, build_claim, build_configuration, build_role_services, build_services,

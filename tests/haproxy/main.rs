@@ -1,6 +1,7 @@
 //! The agent against a real HAProxy, which must be installed: no Kubernetes is needed.
 
 mod bed;
+mod mounted;
 
 use std::{
     collections::BTreeSet,

@@ -19,7 +19,7 @@ use super::{
     poolers::{list_paused, list_serving, list_unresumed},
     readers::list_unfit,
     replicate::Synchronized,
-    routing::plan_switch,
+    routing::{has_held_routes, plan_switch},
     way_back::way_back_until,
 };
 use crate::{
@@ -404,8 +404,8 @@ impl Turn<'_> {
             recheck: match step {
                 Step::Gate if reason == Reason::GateClosed && self.prepared_lsn().is_none() => AT_GATE,
                 Step::Follow | Step::Finish | Step::Restore | Step::Promote => LATER,
-                // What has not come at once comes no sooner for being asked for.
-                Step::Hold if self.waiting() > AT_ONCE => LATER,
+                // What has not come at once comes no sooner for being asked for, nor does what the kubelet brings.
+                Step::Hold | Step::Route if self.waiting() > AT_ONCE || !has_held_routes(self.seen) => LATER,
                 _ => SOON,
             },
         }

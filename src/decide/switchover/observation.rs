@@ -11,8 +11,8 @@ use crate::{
         members::{conninfo_between, is_told_to_follow, plan_labels},
         poolers::{find_busy, find_unseen, list_left_paused, list_paused, list_serving},
         routing::{
-            find_laggards, find_unproven, has_held_routes, is_led_by_one, plan_configuration, plan_switch,
-            without_silent,
+            ensure_place, find_laggards, find_unproven, has_held_routes, is_led_by_one, plan_configuration,
+            plan_switch, without_silent,
         },
     },
     haproxy::State,
@@ -251,9 +251,11 @@ impl Turn<'_> {
     }
 
     /// Whom the routing of this step leads to, and its generation unless somebody wrote a later one.
-    pub(super) const fn wanted_routing(&self) -> (&Member, u64) {
+    pub(super) fn wanted_routing(&self) -> (&Member, u64) {
         match self.record.step {
             Step::Route => (self.new, self.record.generation + 1),
+            // Nobody was held, and nothing is to be released: what was there when the gate opened is what leads clients.
+            Step::Release if !has_held_routes(self.seen) => (self.old, self.record.generation.saturating_sub(1)),
             Step::Release => (self.old, self.record.generation + 1),
             _ => (self.old, self.record.generation),
         }
@@ -275,7 +277,8 @@ impl Turn<'_> {
     /// What would keep clients from being led to the new primary: once it is promoted they would wait for it without end.
     fn at_coming_release(&self) -> Option<Observed> {
         self.seen.migration.spec.traffic.as_ref()?;
-        let release = plan_configuration(self.seen, self.new, self.record.generation, State::Open);
+        let release = plan_configuration(self.seen, self.new, self.record.generation, State::Open)
+            .and_then(|release| ensure_place(self.seen, &release));
         release.err().map(|because| (Seen::AddressUnknown, because))
     }
 

@@ -30,4 +30,4 @@ pub use pgpool::{POOLER_ADDRESSES, Pgpool};
 pub use probing::Probing;
 pub use proxies::{IDENTITY, PROXIES, pod_ips, through_haproxy, through_pods};
 pub use servers::{ServerState, Servers};
-pub use stage::{NAMESPACE, Stage};
+pub use stage::{NAMESPACE, Stage, read_example};

@@ -261,19 +261,16 @@ impl Stage {
             .replace("postgres:15", &format!("postgres:{}", self.major))
             .replace("managed: {replicas: 2}", &managed))
     }
-
-    /// The example of an own HAProxy.
-    ///
-    /// # Errors
-    /// The file is not there.
-    pub fn own_haproxy(&self) -> Result<String> {
-        read_example("own-haproxy.yaml")
-    }
 }
 
-pub(crate) fn read_example(name: &str) -> Result<String> {
+/// An example of the README or of a page, with this stage's version of HAProxy.
+///
+/// # Errors
+/// The file is not there.
+pub fn read_example(name: &str) -> Result<String> {
     let file = checkout().join("examples").join(name);
-    std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
+    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(text.replace("haproxy:3.0", &format!("haproxy:{}", haproxy())))
 }
 
 /// The checkout that this program was built from.

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use mitosis_ledger::{Entry, RunLog};
 use mitosis_stage::{
     Load, Migration, NAMESPACE, POOLER_ADDRESSES, PROXIES, Pgpool, Servers, Stage, Way, pgbouncer, pod_ips,
-    through_haproxy, through_pods, until,
+    read_example, through_haproxy, through_pods, until,
 };
 use serde_json::{Value, json};
 
@@ -640,7 +640,7 @@ impl Drop for Edge<'_> {
 fn haproxy_pods_of_the_users_own_are_led_by_a_file_beside_their_configuration_and_one_that_comes_later_too()
 -> Result<()> {
     let stage = stage();
-    let file = write(&stage, "own-haproxy.yaml", &stage.own_haproxy()?)?;
+    let file = write(&stage, "own-haproxy.yaml", &read_example("own-haproxy.yaml")?)?;
     stage.kubectl(&["apply", "-f", &file])?;
     let edge = Edge(&stage, file);
     stage.kubectl(&["patch", "service", "shop-haproxy", "--type=merge", "-p", LED_BY_EDGE])?;
@@ -669,6 +669,76 @@ fn haproxy_pods_of_the_users_own_are_led_by_a_file_beside_their_configuration_an
     ensure!(through.starts_with("false 10.244."), "HAProxy leads to {through}");
     let names: Vec<&str> = servers.names().collect();
     let report = stage.judge(&servers, &names)?;
+    drop(edge);
+    ensure!(report.good, "the ledger's verdict: {report}");
+    Ok(())
+}
+
+/// What the ConfigMap of the user's own HAProxy says.
+fn users_file(stage: &Stage) -> Result<String> {
+    let config: Value = serde_json::from_str(&stage.kubectl(&["get", "configmap", "edge", "-o", "json"])?)?;
+    let text = config["data"]["haproxy.cfg"].as_str().context("no haproxy.cfg")?;
+    Ok(text.to_owned())
+}
+
+fn change_users_file(stage: &Stage, text: &str) -> Result<()> {
+    let patch = json!({"data": {"haproxy.cfg": text}}).to_string();
+    stage.kubectl(&["patch", "configmap", "edge", "--type=merge", "-p", &patch])?;
+    Ok(())
+}
+
+#[test]
+fn haproxy_pods_without_an_agent_are_led_by_a_marked_block_and_not_one_byte_around_it_is_changed() -> Result<()> {
+    const BEGIN: &str = "# BEGIN mitosis shop\n";
+    const END: &str = "# END mitosis shop\n";
+    let stage = stage();
+    let file = write(&stage, "own-haproxy.yaml", &read_example("own-haproxy-mounted.yaml")?)?;
+    stage.kubectl(&["apply", "-f", &file])?;
+    let edge = Edge(&stage, file);
+    stage.kubectl(&["patch", "service", "shop-haproxy", "--type=merge", "-p", LED_BY_EDGE])?;
+    let users = users_file(&stage)?;
+    let (before, after) = users.split_once(&format!("{BEGIN}{END}")).context("no marks")?;
+    let own = json!({"selector": {"app": "edge"}, "mounted": {"configMap": {"name": "edge", "key": "haproxy.cfg"}}});
+    let manifest = example(&stage, &json!({"traffic": {"haproxy": {"managed": null, "own": own}}}))?;
+    let migration = replicate_behind(&stage, &manifest, Load::mixed(SCALE), "edge")?;
+    let servers = stage.servers()?;
+    until("there is no finding but what it costs", REFUSED, || {
+        let findings: Value = serde_json::from_str(&migration.status("/plan/findings")?)?;
+        Ok(findings.as_array().is_some_and(|found| found.len() == 1) && findings[0]["severity"] == "Inform")
+    })?;
+
+    // What the user changes outside stays, and what somebody changes inside is put right.
+    let before = format!("# A remark of the user's, \u{e9}, with a blank at its end \n{before}");
+    let ours = users_file(&stage)?.split_once(BEGIN).context("no block")?.1.to_owned();
+    change_users_file(
+        &stage,
+        &format!("{before}{BEGIN}{}", ours.replace("10.20.0.11", "10.20.0.13")),
+    )?;
+    until("the block is put right", REFUSED, || {
+        let (_, reason, message) = migration.condition("RoutingOwned")?;
+        Ok(reason == "RoutingDrift" && message.contains("kubectl-patch changed the routing in ConfigMap edge"))
+    })?;
+    migration.wait_ready("Replicating", SWITCHED)?;
+
+    for (round, leads) in [(0, "false 10.244."), (1, "false 10.20.0.11")] {
+        switch(&migration, round)?;
+        let through = through_pods(&stage, &servers, "app=edge")?;
+        ensure!(through.starts_with(leads), "HAProxy leads to {through}");
+        let now = users_file(&stage)?;
+        let is_kept = now.starts_with(&format!("{before}{BEGIN}")) && now.ends_with(&format!("{END}{after}"));
+        ensure!(is_kept, "the user's file was changed:\n{now}");
+        let steps = migration.status("/switchover/certificate/stepMilliseconds")?;
+        println!("without an agent, steps in milliseconds: {steps}");
+    }
+    let certificate = migration.get()?["status"]["switchover"]["certificate"]["routes"].clone();
+    let reached = certificate.as_array().context("no routes")?;
+    ensure!(
+        reached.len() == 2 && reached.iter().all(|pod| pod["reached"] == true),
+        "{certificate}"
+    );
+    let names: Vec<&str> = servers.names().collect();
+    let report = stage.judge(&servers, &names)?;
+    println!("{report}");
     drop(edge);
     ensure!(report.good, "the ledger's verdict: {report}");
     Ok(())
@@ -779,7 +849,7 @@ fn a_changed_routing_is_put_right_and_a_session_past_haproxy_keeps_the_switch_fr
         })?;
         let (status, _, message) = migration.condition("RoutingOwned")?;
         ensure!(
-            status == "False" && message.contains("kubectl-patch changed ConfigMap shop-routing"),
+            status == "False" && message.contains("kubectl-patch changed the routing in ConfigMap shop-routing"),
             "{message}"
         );
         until("HAProxy leads to the source", REFUSED, || {
