@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{Desired, file};
 use crate::{
     address::Address,
-    haproxy::{Admin, Configuration, Lead, Master, Reload, RouteName, RuntimeError, Server, Service},
+    haproxy::{Admin, Configuration, Lead, Master, Reload, Route, RouteKind, RouteName, RuntimeError, Server, Service},
 };
 
 /// Time for sessions that are about to end by themselves: those of clients that connect for each request.
@@ -84,6 +84,8 @@ pub struct Haproxy {
     config_file: PathBuf,
     /// What the running process leads to, as far as this agent saw to it.
     running: Option<Configuration>,
+    /// Static routes, with when their sessions elsewhere are to be ended.
+    draining: Vec<(Instant, Route)>,
     /// Its worker.
     pub admin: Admin,
     /// Its master.
@@ -97,6 +99,7 @@ impl Haproxy {
         Self {
             config_file: config_file.to_owned(),
             running: None,
+            draining: Vec::new(),
             admin: Admin::new(admin_socket),
             master: Master::new(master_socket),
         }
@@ -175,7 +178,8 @@ impl Haproxy {
             if let Some(users) = users {
                 self.look_for_proxies(users).await?;
             }
-            self.running = wanted;
+            self.keep(wanted);
+            self.end_drained().await;
             return Ok(());
         }
         // Whatever happens now, what ran is not known before it was seen again.
@@ -193,7 +197,7 @@ impl Haproxy {
                 self.change_standbys(former, wanted).await?
             }
             (Some(former), Some(wanted)) if safe && wanted.has_form_of(former) => {
-                self.release_at_run_time(former, wanted).await?
+                self.release_at_run_time(wanted).await?
             }
             _ => false,
         };
@@ -203,15 +207,66 @@ impl Haproxy {
         if let Some(users) = users {
             self.look_for_proxies(users).await?;
         }
-        self.running = wanted;
+        self.keep(wanted);
+        self.end_drained().await;
         Ok(())
+    }
+
+    /// Remembers what runs. Where it is new, also to this agent, sessions that go elsewhere have a last time from now on.
+    fn keep(&mut self, wanted: Option<Configuration>) {
+        if self.running != wanted {
+            let routes = wanted.iter().flat_map(Configuration::routes);
+            let fixed = routes.filter(|route| route.kind == RouteKind::Static);
+            self.draining = fixed
+                .map(|route| (Instant::now() + route.drain, route.clone()))
+                .collect();
+        }
+        self.running = wanted;
+    }
+
+    /// Ends sessions of static routes that go on where their route does not lead any more, once their time is over. Those of a worker that was
+    /// replaced end with it.
+    async fn end_drained(&mut self) {
+        let now = Instant::now();
+        let (due, later) = self
+            .draining
+            .iter()
+            .cloned()
+            .partition(|(at, _): &(Instant, Route)| *at <= now);
+        self.draining = later;
+        if due.is_empty() {
+            return;
+        }
+        let routes: Vec<(String, Vec<SocketAddr>)> = due
+            .iter()
+            .filter_map(|(_, route)| Some((route.name.backend(), list_addresses(route)?)))
+            .collect();
+        let ending = async {
+            let mut sessions = self.admin.connected().await?;
+            sessions.retain(|session| {
+                let mut theirs = routes.iter().filter(|(backend, _)| *backend == session.backend);
+                theirs.any(|(_, to)| !to.contains(&session.to))
+            });
+            self.admin.end(&sessions).await.map(|()| sessions.len())
+        };
+        match ending.await {
+            Ok(0) => {}
+            Ok(sessions) => info!(
+                sessions,
+                "sessions of static routes were ended where they do not lead any more"
+            ),
+            Err(error) => {
+                warn!(%error, "sessions of static routes could not be ended, and are once more");
+                self.draining.extend(due);
+            }
+        }
     }
 
     /// Leads the servers of the running process to where they are wanted, reads that back, and only then lets clients in. Says whether it
     /// could be done.
-    async fn release_at_run_time(&self, former: &Configuration, wanted: &Configuration) -> Result<bool, AgentError> {
+    async fn release_at_run_time(&self, wanted: &Configuration) -> Result<bool, AgentError> {
         let start = Instant::now();
-        let (Some(servers), before) = (list_servers(wanted), list_servers(former)) else {
+        let Some(servers) = list_servers(wanted) else {
             return Ok(false);
         };
         // Not in service before it is known where it leads.
@@ -230,13 +285,6 @@ impl Haproxy {
             .map(|route| route.name.clone())
             .collect();
         self.admin.accept(wanted.generation(), &held).await?;
-        // Sessions on held routes ended before; those on the others would stay where they are.
-        let held: Vec<String> = held.iter().map(RouteName::backend).collect();
-        let mut moved = servers;
-        moved.retain(|lead| {
-            !held.contains(&lead.backend) && before.as_ref().is_none_or(|before| !before.contains(lead))
-        });
-        self.admin.shut_sessions(&moved).await?;
         info!(
             generation = wanted.generation(),
             milliseconds = start.elapsed().as_millis(),
@@ -383,16 +431,24 @@ fn is_led(lead: &Lead, servers: &[Server]) -> bool {
 fn list_servers(configuration: &Configuration) -> Option<Vec<Lead>> {
     let mut servers = Vec::new();
     for route in configuration.routes() {
-        for (index, Address { host, port }) in route.to.iter().enumerate() {
-            let ip = host.to_string().trim_matches(['[', ']']).parse().ok()?;
+        for (index, to) in list_addresses(route)?.into_iter().enumerate() {
             servers.push(Lead {
                 backend: route.name.backend(),
                 server: format!("s{}", index + 1),
-                to: SocketAddr::new(ip, port.get()),
+                to,
             });
         }
     }
     Some(servers)
+}
+
+/// Where a route leads; nothing where a name stands for it.
+fn list_addresses(route: &Route) -> Option<Vec<SocketAddr>> {
+    let address = |Address { host, port }: &Address| {
+        let ip = host.to_string().trim_matches(['[', ']']).parse().ok()?;
+        Some(SocketAddr::new(ip, port.get()))
+    };
+    route.to.iter().map(address).collect()
 }
 
 #[cfg(test)]
@@ -403,7 +459,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::haproxy::{Form, Route, RouteKind, State};
+    use crate::haproxy::{Form, State};
 
     fn leading_to(port: u16, generation: u64) -> Configuration {
         let route = Route {
@@ -411,6 +467,7 @@ mod tests {
             listen: 5432.try_into().unwrap(),
             to: vec![Address::new("10.0.0.1", port).unwrap()],
             left_out: std::collections::BTreeSet::new(),
+            drain: Duration::ZERO,
             kind: RouteKind::Primary,
         };
         Configuration::new(Form::Whole, generation, State::Open, vec![route]).unwrap()

@@ -315,7 +315,7 @@ impl PoolerRoute {
 }
 
 /// Addresses of a TCP service on both sides, each as `host:port`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct StaticRoute {
     /// Where it leads before the switch.
     #[schemars(length(min = 1, max = 32), inner(length(max = 260)))]
@@ -323,6 +323,16 @@ pub struct StaticRoute {
     /// Where it leads after the switch.
     #[schemars(length(min = 1, max = 32), inner(length(max = 260)))]
     pub target: Vec<String>,
+    /// How long sessions that are open at a switch may go on where they are, such as `30s`, at most 10m. Default: 5s.
+    #[serde(default = "default_drain")]
+    #[schemars(with = "String", length(max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(ms|s|m))+$') && duration(self) <= duration('10m')")
+        .message("write a duration of 10m at most, such as 5s"))]
+    pub drain: Duration,
+}
+
+fn default_drain() -> Duration {
+    Duration::from(std::time::Duration::from_secs(5))
 }
 
 impl StaticRoute {

@@ -138,6 +138,7 @@ const REST: [Look; 28] = [
             route.fixed = Some(crate::api::StaticRoute {
                 source: vec!["nowhere".to_owned()],
                 target: Vec::new(),
+                drain: std::time::Duration::ZERO.into(),
             });
         }
     }),

@@ -41,6 +41,7 @@ pub fn plan_configuration(
         .iter()
         .map(|route| {
             let mut left_out = BTreeSet::new();
+            let drain = route.fixed.as_ref().map(|fixed| fixed.drain.into()).unwrap_or_default();
             let (kind, to) = match (&route.postgres, &route.pooler, &route.fixed) {
                 (Some(PostgresRole::Primary), ..) => (RouteKind::Primary, vec![proxied(seen, primary)?]),
                 (Some(PostgresRole::Replicas), ..) => {
@@ -57,6 +58,7 @@ pub fn plan_configuration(
                 kind,
                 to,
                 left_out,
+                drain,
             })
         })
         .collect::<Result<_, String>>()?;

@@ -109,7 +109,7 @@ fn ensure_own_sections(after: &str, name: &str, form: Form) -> Result<(), String
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, time::Duration};
 
     use proptest::prelude::*;
 
@@ -122,6 +122,7 @@ mod tests {
             listen: 5432.try_into().unwrap(),
             to: vec!["10.0.0.1:5432".parse().unwrap()],
             left_out: BTreeSet::new(),
+            drain: Duration::ZERO,
             kind: RouteKind::Primary,
         };
         Configuration::new(form, generation, State::Open, vec![route]).unwrap()

@@ -1,6 +1,6 @@
 //! The configuration of HAProxy, rendered from typed values only.
 
-use std::{collections::BTreeSet, fmt::Write as _, str::FromStr};
+use std::{collections::BTreeSet, fmt::Write as _, str::FromStr, time::Duration};
 
 use super::RouteName;
 use crate::address::{Address, Port};
@@ -132,6 +132,8 @@ pub struct Route {
     pub to: Vec<Address>,
     /// Standbys among them that are left out for now: readers would see there what is no longer so.
     pub left_out: BTreeSet<Address>,
+    /// How long sessions go on where the route does not lead any more: none but of a static route, whose sessions no hold ends.
+    pub drain: Duration,
     /// What is there.
     pub kind: RouteKind,
 }
@@ -162,6 +164,9 @@ defaults mitosis
 
 /// Where an agent, or a HAProxy without one, tells what HAProxy runs.
 pub const REPORT_PORT: u16 = 8405;
+
+/// How long sessions of a former configuration live at least.
+const LAST_SESSIONS: Duration = Duration::from_secs(1);
 
 const INFALLIBLE: &str = "a String takes every write";
 
@@ -200,6 +205,12 @@ impl Configuration {
                     ));
                 }
                 _ => {}
+            }
+            if route.kind != RouteKind::Static && !route.drain.is_zero() {
+                return Err(format!(
+                    "route {} is not static, and has no sessions to drain",
+                    route.name
+                ));
             }
             let standbys = match route.kind {
                 RouteKind::Replicas => &route.to[..route.to.len() - 1],
@@ -305,8 +316,13 @@ global
         }
         match self.form {
             Form::Whole => {
-                let limits = "    # Sessions of a former configuration end with it.\n    hard-stop-after 1s\n";
-                write!(text, "{limits}    maxconn {MAXCONN}\n{DEFAULTS}").expect(INFALLIBLE);
+                let drains = self.routes.iter().map(|route| route.drain);
+                let longest = drains.max().unwrap_or_default().max(LAST_SESSIONS).as_millis();
+                write!(
+                    text,
+                    "    # Sessions of a former configuration end with it.\n    hard-stop-after {longest}ms\n    maxconn {MAXCONN}\n{DEFAULTS}"
+                )
+                .expect(INFALLIBLE);
             }
             // Limits would be those of the user's own proxies as well.
             Form::Included | Form::Mounted => text.push_str(DEFAULTS),
@@ -352,6 +368,9 @@ frontend mitosis_report{from}
         let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect(INFALLIBLE);
         line(format_args!("    # route {} {}", route.name, route.listen));
         line(format_args!("    {}", route.kind.mark()));
+        if route.kind == RouteKind::Static {
+            line(format_args!("    # drained within {}ms", route.drain.as_millis()));
+        }
         let held = self.state == State::Held && route.kind.is_held();
         let hidden = if held { "# " } else { "" };
         for address in &route.to {
@@ -374,6 +393,9 @@ frontend mitosis_report{from}
         line(format_args!("    default_backend {}", route.name.backend()));
         line(format_args!("\nbackend {} from mitosis", route.name.backend()));
         line(format_args!("    {}", route.kind.mark()));
+        if route.kind == RouteKind::Static {
+            line(format_args!("    # drained within {}ms", route.drain.as_millis()));
+        }
         let held = self.state == State::Held && route.kind.is_held();
         if held {
             // Should HAProxy be started anew while held, its clients wait here and never reach a database.

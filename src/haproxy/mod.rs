@@ -15,5 +15,5 @@ pub use configuration::{Configuration, Form, REPORT_PORT, Route, RouteKind, Stat
 pub use name::RouteName;
 pub use process::Processes;
 pub use runtime::{Admin, Lead, Master, Reload, RuntimeError, Service};
-pub use statistics::{Load, Running, Server};
+pub use statistics::{Load, Running, Server, Session};
 pub use version::Version;

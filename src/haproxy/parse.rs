@@ -1,6 +1,6 @@
 //! Reading a configuration that this version of Mitosis rendered.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Configuration, Form, Route, RouteKind, State};
 use crate::address::Address;
@@ -30,6 +30,7 @@ impl Configuration {
                         listen: listen.take().ok_or("a frontend has no port")?,
                         to: Vec::new(),
                         left_out: BTreeSet::new(),
+                        drain: Duration::ZERO,
                         kind: RouteKind::Static,
                     });
                     kind = None;
@@ -40,9 +41,15 @@ impl Configuration {
                         listen: port.parse()?,
                         to: Vec::new(),
                         left_out: BTreeSet::new(),
+                        drain: Duration::ZERO,
                         kind: RouteKind::Static,
                     });
                     kind = None;
+                }
+                ["drained", "within", time] => {
+                    let route = routes.last_mut().ok_or("a drain is of no route")?;
+                    let time = time.strip_suffix("ms").and_then(|time| time.parse().ok());
+                    route.drain = Duration::from_millis(time.ok_or("a drain has no time")?);
                 }
                 ["server", "none", _] | ["setenv", _, "127.0.0.1:9"] => {}
                 ["setenv", _, address] => {
@@ -113,6 +120,10 @@ mod tests {
                 let routes = routes.into_iter().map(|(port, (name, (kind, to), left_out))| Route {
                     name: name.parse().unwrap(),
                     listen: port.try_into().unwrap(),
+                    drain: match kind {
+                        RouteKind::Static => Duration::from_millis(u64::from(left_out) * 37),
+                        _ => Duration::ZERO,
+                    },
                     left_out: match kind {
                         RouteKind::Replicas => {
                             let chosen = to.iter().enumerate().filter(|(index, _)| left_out & (1 << index) != 0);
@@ -189,6 +200,7 @@ mod tests {
             listen: 5432.try_into().unwrap(),
             to: vec!["10.0.0.1:5432".parse().unwrap()],
             left_out: BTreeSet::new(),
+            drain: Duration::ZERO,
             kind: RouteKind::Primary,
         };
         let text = Configuration::new(Form::Whole, 1, State::Held, vec![route])
@@ -206,6 +218,7 @@ mod tests {
             listen: port.try_into().unwrap(),
             to: to.iter().map(|text| text.parse().unwrap()).collect(),
             left_out: BTreeSet::new(),
+            drain: Duration::ZERO,
             kind,
         };
         let refused = |routes| Configuration::new(Form::Whole, 1, State::Open, routes).unwrap_err();

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{MAXCONN, Processes, RouteName, Running, Server};
+use super::{MAXCONN, Processes, RouteName, Running, Server, Session};
 
 /// Time for the answer to a command.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -198,12 +198,17 @@ impl Admin {
         self.0.tell(&number(generation)).await
     }
 
-    /// Ends the sessions of servers that stay in service.
-    pub async fn shut_sessions(&self, servers: &[Lead]) -> Result<(), RuntimeError> {
-        let commands = servers
+    /// Sessions that are connected to a server.
+    pub async fn connected(&self) -> Result<Vec<Session>, RuntimeError> {
+        Ok(Session::parse(&self.0.ask("show sess all").await?))
+    }
+
+    /// Ends single sessions. One that has just ended by itself is none to complain of.
+    pub async fn end(&self, sessions: &[Session]) -> Result<(), RuntimeError> {
+        let commands = sessions
             .iter()
-            .map(|lead| format!("shutdown sessions server {}/{}", lead.backend, lead.server));
-        self.0.tell(&join(commands)).await
+            .map(|session| format!("shutdown session {}", session.id));
+        self.0.ask(&join(commands)).await.map(drop)
     }
 
     /// HAProxy's own line on each session of these backends, shortened; it names the client as `src=`.

@@ -1,6 +1,6 @@
 //! What a running HAProxy says about its sessions and servers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::Version;
 
@@ -122,6 +122,49 @@ impl Server {
     }
 }
 
+/// A session that is connected to a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// HAProxy's name for it.
+    pub id: String,
+    /// Its backend.
+    pub backend: String,
+    /// Where it is connected to.
+    pub to: SocketAddr,
+}
+
+impl Session {
+    /// Those of an answer to `show sess all`.
+    pub(super) fn parse(answer: &str) -> Vec<Self> {
+        let (mut id, mut backend) = (None, None);
+        let mut sessions = Vec::new();
+        for line in answer.lines() {
+            let after = |word: &str| line.split_once(word)?.1.split(' ').next();
+            if line.starts_with("0x") {
+                (id, backend) = (line.split(':').next(), None);
+            } else if line.starts_with("  backend=") {
+                backend = after("backend=");
+            } else if line.starts_with("  server=")
+                && let (Some(id), Some(backend)) = (id, backend)
+                && let Some(to) = after("addr=").and_then(parse_address)
+            {
+                sessions.push(Self {
+                    id: id.to_owned(),
+                    backend: backend.to_owned(),
+                    to,
+                });
+            }
+        }
+        sessions
+    }
+}
+
+/// An address as HAProxy writes it: one of IPv6 without brackets.
+fn parse_address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.rsplit_once(':')?;
+    Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,5 +220,36 @@ MITOSIS_GENERATION=13
         assert_eq!((servers[1].backend.as_str(), &servers[1].ip), ("be_web", &None));
         assert!(servers[0].serves && !servers[1].serves);
         assert_eq!(Server::parse("Can't find backend."), None);
+    }
+
+    #[test]
+    fn sessions_that_are_connected_are_read_with_where_they_go() {
+        // HAProxy 2.6.12, shortened; the last one is that of the question itself.
+        let answer = "\
+0x55e72b4d48f0: [27/Nov/2026:20:03:28.836218] id=0 proto=tcpv4 source=127.0.0.1:33502
+  flags=0x4a, conn_retries=0, conn_exp=<NEVER> conn_et=0x000 srv_conn=0x55e72b413c30, pend_pos=(nil) waiting=0 epoch=0
+  frontend=fe_web (id=2 mode=tcp), listener=? (id=1) addr=127.0.0.1:8407
+  backend=be_web (id=3 mode=tcp) addr=127.0.0.1:42036
+  server=s1 (id=1) addr=127.0.0.1:8408
+  task=0x55e72b5efba0 (state=0x00 nice=0 calls=2 rate=2 exp=0s tmask=0x1 age=1s)
+0x55e72b5f0490: [27/Nov/2026:20:03:28.836563] id=1 proto=tcpv6 source=::1:51286
+  frontend=fe_web (id=2 mode=tcp), listener=? (id=2) addr=::1:8407
+  backend=be_web (id=3 mode=tcp) addr=::1:42050
+  server=s2 (id=1) addr=fd00::7:80
+0x55e72b5f10c0: [27/Nov/2026:20:03:29.137227] id=2 proto=unix_stream source=unix:1
+  frontend=GLOBAL (id=0 mode=tcp), listener=? (id=1) addr=unix:1
+  backend=<NONE> (id=-1 mode=-)
+  server=<NONE> (id=-1)
+";
+        let session = |id: &str, to: &str| Session {
+            id: id.to_owned(),
+            backend: "be_web".to_owned(),
+            to: to.parse().unwrap(),
+        };
+        let expected = [
+            session("0x55e72b4d48f0", "127.0.0.1:8408"),
+            session("0x55e72b5f0490", "[fd00::7]:80"),
+        ];
+        assert_eq!(Session::parse(answer), expected);
     }
 }

@@ -222,6 +222,7 @@ impl Bed {
             listen: self.port.try_into().unwrap(),
             to: to.to_vec(),
             left_out: BTreeSet::new(),
+            drain: Duration::ZERO,
             kind: RouteKind::Primary,
         };
         Configuration::new(self.form, generation, state, vec![route]).unwrap()
@@ -244,6 +245,7 @@ impl Bed {
             listen: self.port.try_into().unwrap(),
             to: to.to_vec(),
             left_out: left_out.iter().map(|address| (*address).clone()).collect(),
+            drain: Duration::ZERO,
             kind: RouteKind::Replicas,
         };
         let configuration = Configuration::new(self.form, generation, State::Open, vec![route]).unwrap();

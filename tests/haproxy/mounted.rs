@@ -121,6 +121,7 @@ fn routes(form: Form, generation: u64, port: u16, to: &Echo) -> Configuration {
         listen: port.try_into().unwrap(),
         to: vec![to.address.clone()],
         left_out: BTreeSet::new(),
+        drain: Duration::ZERO,
         kind: RouteKind::Primary,
     };
     Configuration::new(form, generation, State::Open, vec![route]).unwrap()

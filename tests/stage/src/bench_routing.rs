@@ -21,7 +21,7 @@ use tokio::{
     runtime::Runtime,
     select,
     task::JoinSet,
-    time::{interval, timeout},
+    time::{interval, sleep, timeout},
 };
 
 use crate::{
@@ -34,6 +34,8 @@ use crate::{
 const SCALE: u32 = 3;
 /// The HAProxy pods of the example without an agent.
 const EDGE: &str = "app=edge";
+/// What reloads HAProxy in the example rests for a second after a reload. Changes that nobody makes in a row do not come upon that.
+const RELOADED: Duration = Duration::from_millis(1200);
 /// Time for an agent to get there.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -121,6 +123,7 @@ async fn turn_over_mounted(stage: &Stage, rounds: usize) -> Result<Vec<f64>> {
         if generation > 0 {
             times.push(began.elapsed().as_secs_f64());
         }
+        sleep(RELOADED).await;
     }
     Ok(times)
 }

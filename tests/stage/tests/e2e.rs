@@ -9,7 +9,7 @@ use std::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -609,6 +609,59 @@ fn readers_are_led_to_standbys_that_are_not_stale_and_to_the_primary_while_there
     let names: Vec<&str> = servers.names().collect();
     let report = stage.judge(&servers, &names)?;
     println!("{report}");
+    ensure!(report.good, "the ledger's verdict: {report}");
+    Ok(())
+}
+
+#[test]
+fn sessions_of_a_static_route_may_end_by_themselves_for_a_while_and_are_ended_then() -> Result<()> {
+    const DRAIN: f64 = 8.0;
+    let stage = stage();
+    // Two standbys stand for web servers: they say who they are, and a statement can last.
+    let web = json!({"source": ["10.20.0.12:5432"], "target": ["10.20.0.13:5432"], "drain": "8s"});
+    let routes = json!([
+        {"name": "write", "port": 5432, "postgres": "Primary"},
+        {"name": "web", "port": 5480, "static": web},
+    ]);
+    let migration = replicate(&stage, &example(&stage, &json!({"traffic": {"routes": routes}}))?)?;
+    let servers = stage.servers()?;
+    let pod = pod_ips(&stage, PROXIES)?.into_iter().next().context("no HAProxy pod")?;
+    let work = |seconds: u32| {
+        let sql = format!("SELECT host(inet_server_addr()) FROM pg_sleep({seconds})");
+        servers.sql_at(&pod, 5480, "postgres", &sql)
+    };
+    let sleepers = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT host%pg_sleep%'";
+    std::thread::scope(|scope| {
+        let long = scope.spawn(|| {
+            let answer = work(300);
+            (answer, Instant::now())
+        });
+        let short = scope.spawn(|| work(6));
+        until("both work", REFUSED, || {
+            Ok(servers.sql("a2", "postgres", sleepers)? == "2")
+        })?;
+        migration.patch(r#"{"spec":{"phase":"Switched"}}"#)?;
+        until("new sessions are led to the other side", SWITCHED, || {
+            Ok(work(0)? == "10.20.0.13")
+        })?;
+        let led = Instant::now();
+        let short = short
+            .join()
+            .expect("no panic")
+            .context("a session was cut before its time")?;
+        ensure!(short == "10.20.0.12", "{short}");
+        let (answer, ended) = long.join().expect("no panic");
+        let lasted = ended.saturating_duration_since(led).as_secs_f64();
+        println!(
+            "a session on the former side was ended {lasted} s after new ones were led to the other one: {answer:?}"
+        );
+        ensure!(answer.is_err(), "a session of 300 s ended by itself");
+        ensure!((DRAIN - 2.0..DRAIN + 4.0).contains(&lasted), "it lasted for {lasted} s");
+        Ok(())
+    })?;
+    migration.wait_ready("Switched", SWITCHED)?;
+    let names: Vec<&str> = servers.names().collect();
+    let report = stage.judge(&servers, &names)?;
     ensure!(report.good, "the ledger's verdict: {report}");
     Ok(())
 }
