@@ -21,7 +21,7 @@ use crate::{
     config::OperatorArgs,
     http,
     lease::Lease,
-    observe::{Leads, Sessions},
+    observe::{Inventories, Leads, Sessions},
     reconcile::{Context, Error, reconcile},
     report::{Events, Metrics},
 };
@@ -55,6 +55,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         client: client.clone(),
         sessions: Sessions::default(),
         leads: Leads::default(),
+        inventories: Inventories::default(),
         agent_image: args.image.clone(),
         lease: lease.clone(),
         events: Events::new(client.clone(), &args.pod),

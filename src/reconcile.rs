@@ -12,7 +12,7 @@ use crate::{
     crash::{self, Moment},
     decide::{Advance, Decided, Decision, Effect, decide},
     lease::Lease,
-    observe::{Focus, Leads, Remembered, Sessions, Snapshot, observe},
+    observe::{Focus, Inventories, Leads, Remembered, Sessions, Snapshot, observe},
     report::{Events, Metrics, build_status, describe_change, needs_person, write_status},
 };
 
@@ -33,6 +33,8 @@ pub struct Context {
     pub sessions: Sessions,
     /// What was reached through HAProxy lately.
     pub leads: Leads,
+    /// What the source said of its machine.
+    pub inventories: Inventories,
     /// Image for the agent beside HAProxy.
     pub agent_image: String,
     /// The right to act.
@@ -254,6 +256,7 @@ async fn look(
         &context.client,
         &context.sessions,
         &context.leads,
+        &context.inventories,
         migration,
         kept,
     ))

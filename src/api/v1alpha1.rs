@@ -57,6 +57,11 @@ pub struct ClusterMigrationSpec {
     /// Stops new actions, except inside a switchover, which first ends.
     #[serde(default)]
     pub suspend: bool,
+    /// Checks of the plan whose findings are accepted, such as `unlogged-tables`; docs/checks.md tells which can be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub acknowledged: Vec<String>,
     /// The old cluster.
     pub source: Source,
     /// The new cluster.

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::check::Check;
 use crate::{
     address::Address,
-    api::{Bypass, Finding, Severity},
+    api::{Bypass, Finding},
     observe::{Member, Snapshot},
     postgres::Clients,
     resources::haproxy_name,
@@ -44,20 +45,18 @@ pub fn find_bypass(seen: &Snapshot) -> Option<Finding> {
     if strangers.len() > NAMED {
         named.push(format!("and {} kinds more", strangers.len() - NAMED));
     }
-    Some(Finding {
-        check: "bypass".to_owned(),
-        severity: Severity::Warn,
-        member: Some(primary.name.to_string()),
-        message: format!(
+    Some(Check::Bypass.finding(
+        Some(primary),
+        format!(
             "sessions on {} that did not come through HAProxy will not be led to the new primary ({count}): {}",
             primary.name,
             named.join(", ")
         ),
-        remedy: format!(
+        format!(
             "connect their clients to Service {}, or allow them in spec.traffic.bypass.addresses or users",
             haproxy_name(&seen.migration)
         ),
-    })
+    ))
 }
 
 fn list_strangers<'a>(seen: &Snapshot, bypass: &Bypass, primary: &'a Member) -> Vec<&'a Clients> {

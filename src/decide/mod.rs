@@ -1,8 +1,10 @@
 //! Decide: pure and synchronous. A [`Snapshot`] in, a [`Decision`] out; no client, no runtime, no clock.
 
 mod bypass;
+mod check;
 mod decision;
 mod ending;
+mod image;
 mod members;
 mod poolers;
 mod preflight;
@@ -26,6 +28,7 @@ mod world;
 
 use std::time::Duration;
 
+pub use check::{Check, render_checks};
 pub use decision::{Action, Advance, Decided, Decision, Placement, Told};
 pub use poolers::{PoolerOrder, is_resumed};
 pub use routing::{Drift, find_drift, writes_routing};
@@ -77,6 +80,7 @@ pub fn decide(seen: &Snapshot, agent_image: &str) -> Decided {
     findings.extend(poolers::find_in_poolers(seen));
     findings.extend(readers::find_in_readers(seen));
     findings.extend(proxies::find_in_proxies(seen));
+    check::accept(&mut findings, &seen.migration.spec.acknowledged);
     let decision = decide_from(seen, agent_image, &findings);
     let no_way_back = match seen.primaries().as_slice() {
         [primary] if primary.side == Side::Target => way_back::find_way_back(seen, primary).err(),
@@ -196,6 +200,19 @@ fn decide_at_source(seen: &Snapshot, agent_image: &str) -> Decision {
         told: Told::new(home, Reason::Synchronized, message),
         recheck: Duration::from_secs(2),
     };
+    if desired == DesiredPhase::Replicating
+        && let Some(probe) = image::plan_probe(seen)
+    {
+        return Decision::Act {
+            actions: vec![probe],
+            effect: None,
+            told: Told::new(
+                home,
+                Reason::Synchronized,
+                "the target's image is compared with what the source uses by now",
+            ),
+        };
+    }
     match (desired, home) {
         (DesiredPhase::Switched, _) => begin_unless_consumed(seen, &pair),
         (DesiredPhase::RolledBack | DesiredPhase::Completed, Phase::RolledBack) => rest(format!(

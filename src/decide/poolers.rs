@@ -1,9 +1,9 @@
 //! PgBouncer around a switchover: what is to be paused or resumed, and what would go wrong.
 
-use super::{Action, Decision, Told, switchover::phase_of};
+use super::{Action, Decision, Told, check::Check, switchover::phase_of};
 use crate::{
     address::Address,
-    api::{Finding, Pgbouncer, Reason, Severity, SwitchoverStatus},
+    api::{Finding, Pgbouncer, Reason, SwitchoverStatus},
     observe::{Pooler, PoolerPlace, Snapshot},
     pgbouncer::{Database, DatabaseName, Settings},
 };
@@ -243,13 +243,9 @@ pub fn find_in_poolers(seen: &Snapshot) -> Vec<Finding> {
     if record.is_some_and(SwitchoverStatus::is_under_way) {
         return Vec::new();
     }
-    let findings = list_problems(seen).into_iter().map(|problem| Finding {
-        check: "pgbouncer".to_owned(),
-        severity: Severity::Warn,
-        member: None,
-        message: problem.message,
-        remedy: problem.remedy,
-    });
+    let findings = list_problems(seen)
+        .into_iter()
+        .map(|problem| Check::Pgbouncer.finding(None, problem.message, problem.remedy));
     findings.collect()
 }
 

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Action, Decision, Told, members::choose_clone_source};
+use super::{
+    Decision, Told,
+    check::Check,
+    image::{find_in_image, find_probe, plan_probe},
+    members::choose_clone_source,
+};
 use crate::{
     api::{Finding, Phase, Reason, Severity, Side, StopMethod},
-    observe::{JobState, Member, Sight, Snapshot},
+    observe::{JobState, Listed, Member, Sight, Snapshot},
     postgres::{Server, render_postgresql},
-    resources::{Kind, build_probe, probe_name},
 };
 
 /// PostgreSQL's major versions that the mechanics were measured with.
@@ -24,9 +28,9 @@ pub fn decide_preflight(seen: &Snapshot, findings: &[Finding]) -> Option<Decisio
         .filter(|finding| finding.severity == Severity::Block)
         .collect();
     if let Some(first) = blocking.first() {
-        let reason = match first.check.as_str() {
-            "member-reachable" => Reason::MemberUnreachable,
-            "member-login" => Reason::LoginRefused,
+        let reason = match Check::find(&first.check) {
+            Some(Check::MemberReachable) => Reason::MemberUnreachable,
+            Some(Check::MemberLogin) => Reason::LoginRefused,
             _ => Reason::PreflightFailed,
         };
         let more = match blocking.len() - 1 {
@@ -41,18 +45,26 @@ pub fn decide_preflight(seen: &Snapshot, findings: &[Finding]) -> Option<Decisio
             ),
         });
     }
-    let probe = probe_name(&seen.migration);
-    match seen.objects.jobs.get(&probe) {
-        Some(JobState::Succeeded(_)) => None,
-        None if !seen.objects.applied.contains_key(&(Kind::Job, probe)) => Some(Decision::Act {
-            actions: vec![Action::Apply(Box::new(build_probe(&seen.migration)))],
-            effect: None,
-            told: Told::new(Phase::Pending, Reason::Probing, "a probe looks at the target's image"),
-        }),
-        _ => Some(Decision::Wait {
-            told: Told::new(Phase::Pending, Reason::Probing, "a probe looks at the target's image"),
+    let told = |message: &str| Told::new(Phase::Pending, Reason::Probing, message);
+    let wait = |message| {
+        Some(Decision::Wait {
+            told: told(message),
             recheck: Duration::from_millis(500),
-        }),
+        })
+    };
+    if seen.inventory == Listed::NotYet {
+        return wait("what the source uses of its machine is read");
+    }
+    if let Some(probe) = plan_probe(seen) {
+        return Some(Decision::Act {
+            actions: vec![probe],
+            effect: None,
+            told: told("a probe compares the target's image with what the source uses"),
+        });
+    }
+    match find_probe(seen) {
+        Some(JobState::Succeeded(_)) => None,
+        _ => wait("a probe compares the target's image with what the source uses"),
     }
 }
 
@@ -73,8 +85,7 @@ pub fn find(seen: &Snapshot) -> Vec<Finding> {
         .find(|(_, server)| !server.in_recovery && Some(server.system_identifier.as_str()) == cluster);
     let target_is_primary = seen.primaries().iter().any(|member| member.side == Side::Target);
     if primary.is_none() && seen_servers.len() == sources.len() && !target_is_primary {
-        findings.push(block(
-            "one-primary",
+        findings.push(Check::OnePrimary.finding(
             None,
             "no source member is primary",
             "add the primary to spec.source.members",
@@ -107,37 +118,21 @@ fn most_common_cluster<'a>(servers: &[(&Member, &'a Server)]) -> Option<&'a str>
         .find(|identifier| count(identifier) == most)
 }
 
-fn finding(severity: Severity, check: &str, member: Option<&Member>, message: &str, remedy: &str) -> Finding {
-    Finding {
-        check: check.to_owned(),
-        severity,
-        member: member.map(|member| member.name.to_string()),
-        message: message.to_owned(),
-        remedy: remedy.to_owned(),
-    }
-}
-
-fn block(check: &str, member: Option<&Member>, message: &str, remedy: &str) -> Finding {
-    finding(Severity::Block, check, member, message, remedy)
-}
-
 fn find_access(seen: &Snapshot, member: &Member) -> Option<Finding> {
     let secret = &seen.migration.spec.source.credentials.secret_name;
     match &member.sight {
-        Sight::Unreachable(because) => Some(block(
-            "member-reachable",
+        Sight::Unreachable(because) => Some(Check::MemberReachable.finding(
             Some(member),
-            &format!("source member {}: {because}", member.name),
-            &format!(
+            format!("source member {}: {because}", member.name),
+            format!(
                 "correct host and port of {} in spec.source.members, or start the server and open the way to it",
                 member.name
             ),
         )),
-        Sight::Refused(because) => Some(block(
-            "member-login",
+        Sight::Refused(because) => Some(Check::MemberLogin.finding(
             Some(member),
-            &format!("source member {}: {because}", member.name),
-            &format!(
+            format!("source member {}: {because}", member.name),
+            format!(
                 "correct username, password and ca.crt in Secret {secret}, or pg_hba.conf of {}",
                 member.name
             ),
@@ -149,12 +144,12 @@ fn find_access(seen: &Snapshot, member: &Member) -> Option<Finding> {
 fn find_in_server(member: &Member, server: &Server, cluster: Option<&str>) -> Vec<Finding> {
     let name = &member.name;
     let mut findings = Vec::new();
-    let mut blocked = |check: &str, message: String, remedy: String| {
-        findings.push(block(check, Some(member), &message, &remedy));
+    let mut blocked = |check: Check, message: String, remedy: String| {
+        findings.push(check.finding(Some(member), message, remedy));
     };
     if let Some(others) = cluster.filter(|cluster| *cluster != server.system_identifier) {
         blocked(
-            "same-cluster",
+            Check::SameCluster,
             format!(
                 "source member {name} is not part of the cluster: its system identifier is {}, that of the others {others}",
                 server.system_identifier
@@ -164,14 +159,14 @@ fn find_in_server(member: &Member, server: &Server, cluster: Option<&str>) -> Ve
     }
     if !SUPPORTED.contains(&server.major()) {
         blocked(
-            "version-supported",
+            Check::VersionSupported,
             format!("source member {name} runs PostgreSQL {}", server.major()),
             "PostgreSQL 14 to 18 can be moved: upgrade the source first".to_owned(),
         );
     }
     if !server.superuser {
         blocked(
-            "superuser",
+            Check::Superuser,
             format!("the login on {name} is no superuser"),
             "name a superuser in the Secret: stopping the old primary from inside needs one".to_owned(),
         );
@@ -179,7 +174,7 @@ fn find_in_server(member: &Member, server: &Server, cluster: Option<&str>) -> Ve
     if server.number("max_wal_senders") == 0 || server.settings.get("wal_level").is_some_and(|level| level == "minimal")
     {
         blocked(
-            "wal-level",
+            Check::WalLevel,
             format!("source member {name} does not write WAL for replication"),
             "set wal_level = replica and max_wal_senders >= 10 and restart it".to_owned(),
         );
@@ -190,14 +185,14 @@ fn find_in_server(member: &Member, server: &Server, cluster: Option<&str>) -> Ve
         .is_some_and(|value| value == "off")
     {
         blocked(
-            "full-page-writes",
+            Check::FullPageWrites,
             format!("full_page_writes is off on {name}"),
             "set full_page_writes = on: a base backup of a standby needs it".to_owned(),
         );
     }
     if !server.tablespaces.is_empty() {
         blocked(
-            "tablespaces",
+            Check::Tablespaces,
             format!(
                 "tablespaces outside the data directory: {}",
                 server.tablespaces.join(", ")
@@ -207,7 +202,7 @@ fn find_in_server(member: &Member, server: &Server, cluster: Option<&str>) -> Ve
     }
     if let Some(parameters) = &server.recovery_target {
         blocked(
-            "recovery-target",
+            Check::RecoveryTarget,
             format!(
                 "{name} has {parameters} set, left from a restore: as a standby it would stop there, or promote itself"
             ),
@@ -218,7 +213,7 @@ fn find_in_server(member: &Member, server: &Server, cluster: Option<&str>) -> Ve
     }
     if !server.in_recovery && server.standby_signal {
         blocked(
-            "standby-signal",
+            Check::StandbySignal,
             format!("the primary {name} has a standby.signal and would not come back as primary"),
             "remove standby.signal from its data directory".to_owned(),
         );
@@ -231,15 +226,14 @@ fn find_in_primary(seen: &Snapshot, primary: &Member, server: &Server) -> Vec<Fi
     let mut findings = Vec::new();
     let needed = server.database_bytes * (100 + GROWTH_PERCENT) / 100 + WAL_ROOM;
     if needed > spec.target.storage.size.bytes() {
-        findings.push(block(
-            "storage-size",
+        findings.push(Check::StorageSize.finding(
             None,
-            &format!(
+            format!(
                 "spec.target.storage.size is {}, the source has {} MiB of databases",
                 spec.target.storage.size,
                 server.database_bytes >> 20
             ),
-            &format!(
+            format!(
                 "make it at least {}Mi: databases, 20 % for growth, 512Mi for WAL",
                 (needed >> 20) + 1
             ),
@@ -248,13 +242,12 @@ fn find_in_primary(seen: &Snapshot, primary: &Member, server: &Server) -> Vec<Fi
     if let Some(member) = seen.leader()
         && let Err(error) = render_postgresql(&member.name, server, &spec.target.postgresql.parameters)
     {
-        findings.push(block("parity", None, &error, "raise or remove the parameter"));
+        findings.push(Check::Parity.finding(None, error, "raise or remove the parameter"));
     }
     match choose_clone_source(seen) {
-        Err(message) => findings.push(block(
-            "clone-source",
+        Err(message) => findings.push(Check::CloneSource.finding(
             None,
-            &message,
+            message,
             "start a standby of the source, or name the member to clone from in spec.source.cloneFrom",
         )),
         Ok(from) => {
@@ -271,31 +264,28 @@ fn find_in_primary(seen: &Snapshot, primary: &Member, server: &Server) -> Vec<Fi
         .get("synchronous_standby_names")
         .is_some_and(|names| !names.is_empty())
     {
-        findings.push(finding(
-            Severity::Warn,
-            "synchronous-replication",
+        findings.push(Check::SynchronousReplication.finding(
             Some(primary),
             "the source commits synchronously (synchronous_standby_names); the target will not",
             "plan synchronous_standby_names for the target after the switch",
         ));
     }
+    findings.extend(find_what_stays_behind(seen, primary, server));
     let stop = &spec.source.stop;
     for member in seen.side(Side::Source) {
         let unit = member.server().and_then(|server| server.supervisor.as_deref());
         if let Some(unit) = unit.filter(|_| stop.method == StopMethod::Sql && stop.restart_command.is_none()) {
-            findings.push(finding(
-                Severity::Warn,
-                "supervised-server",
+            findings.push(Check::SupervisedServer.finding(
                 Some(member),
-                &format!("{} runs in the systemd unit {unit}: a restart from inside would be ended with it", member.name),
-                &format!(
+                format!("{} runs in the systemd unit {unit}: a restart from inside would be ended with it", member.name),
+                format!(
                     "set spec.source.stop.restartCommand to `sudo -n systemctl restart {unit}`, allow that in sudoers for the server's user, \
                      and rehearse it with spec.source.stop.rehearseOn"
                 ),
             ));
         }
     }
-    findings.extend(find_image(seen, server));
+    findings.extend(find_in_image(seen, server));
     findings
 }
 
@@ -303,10 +293,9 @@ fn find_capacity(from: &Member, server: &Server) -> Option<Finding> {
     // One slot; two walsenders for the base backup, of which one stays.
     let taken = i64::from(server.slots.iter().any(|slot| slot.name.starts_with("mitosis_")));
     (server.free_slots + taken < 1 || server.free_walsenders + 2 * taken < 2).then(|| {
-        block(
-            "free-slots",
+        Check::FreeSlots.finding(
             Some(from),
-            &format!(
+            format!(
                 "{} has {} free replication slots and {} free walsenders",
                 from.name, server.free_slots, server.free_walsenders
             ),
@@ -321,11 +310,10 @@ fn find_way_back(seen: &Snapshot) -> Option<Finding> {
     let named = exposure.hosts.contains_key(leader.name.as_str());
     let known = named || exposure.kind == crate::api::ExposureType::LoadBalancer;
     (!known).then(|| {
-        block(
-            "way-back",
+        Check::WayBack.finding(
             None,
-            &format!("the source's members would not find {} after the switch", leader.name),
-            &format!(
+            format!("the source's members would not find {} after the switch", leader.name),
+            format!(
                 "set spec.target.exposure.type and hosts, such as type: NodePort and hosts: {{{}: ADDRESS OF A NODE}}",
                 leader.name
             ),
@@ -333,44 +321,113 @@ fn find_way_back(seen: &Snapshot) -> Option<Finding> {
     })
 }
 
-fn find_image(seen: &Snapshot, source: &Server) -> Option<Finding> {
-    let image = &seen.migration.spec.target.image;
-    let probe = probe_name(&seen.migration);
-    if let Some(problem) = seen.objects.pod_problems.get(&probe) {
-        return Some(block(
-            "target-image",
-            None,
-            &format!("spec.target.image {image} does not start: {problem}"),
-            "name an image with PostgreSQL's programs on PATH that the nodes can pull",
-        ));
+/// What the new primary will not have, or not do, although the old one does.
+fn find_what_stays_behind(seen: &Snapshot, primary: &Member, server: &Server) -> Vec<Finding> {
+    let setting = |name: &str| server.settings.get(name).map(String::as_str);
+    let mut findings = Vec::new();
+    let mut tell = |check: Check, message: String, remedy: &str| {
+        findings.push(check.finding(Some(primary), message, remedy));
+    };
+    let logical: Vec<&str> = server
+        .slots
+        .iter()
+        .filter(|slot| slot.logical)
+        .map(|slot| slot.name.as_str())
+        .collect();
+    if !logical.is_empty() {
+        tell(
+            Check::LogicalSlots,
+            format!("{} has logical replication slots: {}", primary.name, logical.join(", ")),
+            "let their consumers begin anew on the new primary, with slots made there before clients write; a physical copy has none",
+        );
     }
-    match seen.objects.jobs.get(&probe)? {
-        JobState::Running => None,
-        JobState::Failed(said) => Some(block(
-            "target-image",
-            None,
-            &format!("spec.target.image {image} is not usable: {said}"),
-            "name an image with PostgreSQL's programs on PATH and a POSIX shell",
-        )),
-        JobState::Succeeded(said) => {
-            let major = said
-                .split_whitespace()
-                .find_map(|word| word.split(['.', 'b', 'r']).next()?.parse::<u32>().ok());
-            (major != Some(source.major())).then(|| {
-                block(
-                    "target-version",
-                    None,
-                    &format!(
-                        "spec.target.image {image} holds {}, the source runs PostgreSQL {}",
-                        said.trim(),
-                        source.major()
-                    ),
-                    &format!(
-                        "name an image of PostgreSQL {}: physical replication needs the same major version",
-                        source.major()
-                    ),
-                )
-            })
+    if server.prepared_transactions > 0 {
+        tell(
+            Check::PreparedTransactions,
+            format!(
+                "{} has {} prepared transactions",
+                primary.name, server.prepared_transactions
+            ),
+            "commit or roll them back: see pg_prepared_xacts",
+        );
+    }
+    if setting("data_checksums") == Some("off") && setting("wal_log_hints") == Some("off") {
+        tell(
+            Check::NoRewind,
+            format!("{} has neither data checksums nor wal_log_hints", primary.name),
+            "set wal_log_hints = on and restart it, if pg_rewind shall be able to mend a side that diverged; else that side is cloned anew",
+        );
+    }
+    if setting("archive_mode").is_some_and(|mode| mode != "off") {
+        tell(
+            Check::Archiving,
+            format!(
+                "{} archives its WAL (archive_mode = {})",
+                primary.name,
+                setting("archive_mode").unwrap_or_default()
+            ),
+            "set archive_mode and archive_command in spec.target.postgresql.parameters, with a place of its own, and take a base backup there \
+             after the switch",
+        );
+    }
+    if let Listed::Seen(listing) = &seen.inventory {
+        let several = |names: &[String]| names.join(", ");
+        if !listing.unlogged.is_empty() {
+            tell(
+                Check::UnloggedTables,
+                format!(
+                    "unlogged tables are empty after the switch: {}",
+                    several(&listing.unlogged)
+                ),
+                "fill them again after it, or run ALTER TABLE ... SET LOGGED before",
+            );
+        }
+        if !listing.subscriptions.is_empty() {
+            tell(
+                Check::Subscriptions,
+                format!(
+                    "subscriptions go on from the new primary: {}",
+                    several(&listing.subscriptions)
+                ),
+                "see that their publishers let the new primary in; run ALTER SUBSCRIPTION ... DISABLE before the switch where they must not",
+            );
+        }
+        if !listing.stale_collations.is_empty() {
+            tell(
+                Check::CollationStale,
+                format!(
+                    "indexes were built with other rules of sorting than the libraries of {} have now: {}",
+                    primary.name,
+                    several(&listing.stale_collations)
+                ),
+                "REINDEX what is sorted by them, then run ALTER DATABASE or COLLATION ... REFRESH VERSION",
+            );
         }
     }
+    findings.extend(find_in_clocks(seen));
+    findings
+}
+
+/// How far the servers' clocks may be apart, in seconds: lag in time is told by them.
+const CLOCKS: f64 = 5.0;
+
+/// Servers are asked at the same time, so that they answer with the same time, but for what an answer may take.
+fn find_in_clocks(seen: &Snapshot) -> Option<Finding> {
+    let clocks = seen
+        .members
+        .iter()
+        .filter_map(|member| Some((member, member.server()?.clock?)));
+    let first = clocks.clone().min_by(|(_, one), (_, other)| one.total_cmp(other))?;
+    let last = clocks.max_by(|(_, one), (_, other)| one.total_cmp(other))?;
+    let apart = last.1 - first.1;
+    (apart > CLOCKS).then(|| {
+        Check::Clock.finding(
+            Some(last.0),
+            format!(
+                "the clock of {} is {apart:.0} s ahead of that of {}",
+                last.0.name, first.0.name
+            ),
+            "let NTP set both: lag in time is told by them, and so are logs",
+        )
+    })
 }

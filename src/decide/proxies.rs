@@ -1,8 +1,9 @@
 //! What would go wrong with HAProxy pods, found long before the switch.
 
+use super::check::Check;
 use crate::{
     agent::Report,
-    api::{Finding, Haproxy, ProxyPolicy, Severity},
+    api::{Finding, Haproxy, ProxyPolicy},
     observe::{Misfit, ProxyPod, Snapshot},
 };
 
@@ -55,16 +56,6 @@ const fn describe(misfit: Misfit) -> (&'static str, &'static str) {
     }
 }
 
-fn finding(severity: Severity, message: String, remedy: &str) -> Finding {
-    Finding {
-        check: "haproxy".to_owned(),
-        severity,
-        member: None,
-        message,
-        remedy: remedy.to_owned(),
-    }
-}
-
 /// What pods without an agent cost. The bound is the kubelet's: its sync period and the life of what it keeps of a ConfigMap, a minute each by
 /// default, where it misses the annotation.
 const WITHOUT_AGENT: &str = "the HAProxy pods have no agent: at a switch their clients are not held, but get errors from the stop of the old \
@@ -88,9 +79,9 @@ pub fn find_in_proxies(seen: &Snapshot) -> Vec<Finding> {
     let is_mounted = traffic.is_some_and(|traffic| traffic.haproxy.mounted().is_some());
     let mut found = Vec::new();
     if is_mounted {
-        found.push(finding(Severity::Inform, WITHOUT_AGENT.to_owned(), ADD_AN_AGENT));
+        found.push(Check::HaproxyWithoutAgent.finding(None, WITHOUT_AGENT, ADD_AN_AGENT));
     }
-    let mut tell = |message: String, remedy: &str| found.push(finding(Severity::Warn, message, remedy));
+    let mut tell = |message: String, remedy: &str| found.push(Check::Haproxy.finding(None, message, remedy));
     if seen.traffic.pods.is_empty() {
         tell(
             "no HAProxy pod was found".to_owned(),

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use super::{
     Decision, Told,
+    check::Check,
     routing::{plan_readers, proxied},
 };
 use crate::{
     address::Address,
-    api::{ByteSize, Finding, PostgresRole, Route, Severity, SwitchoverStatus},
+    api::{ByteSize, Finding, PostgresRole, Route, SwitchoverStatus},
     haproxy::Configuration,
     observe::{Member, Snapshot},
 };
@@ -128,20 +129,20 @@ pub fn find_in_readers(seen: &Snapshot) -> Vec<Finding> {
     }
     let left_out = list_routes(seen).flat_map(|route| {
         let standbys = list_standbys(seen, primary).filter(|member| was_left_out(seen, member, route));
-        standbys.map(|member| Finding {
-            check: "readers".to_owned(),
-            severity: Severity::Warn,
-            member: Some(member.name.to_string()),
-            message: format!(
-                "{} gets no readers of route {}: {}",
-                member.name,
-                route.name,
-                why(member, primary)
-            ),
-            remedy: format!(
-                "it comes back by itself when it lags by less than {}, half of maxLag of the route",
-                ByteSize::from_bytes(route.max_lag().bytes() / 2)
-            ),
+        standbys.map(|member| {
+            Check::Readers.finding(
+                Some(member),
+                format!(
+                    "{} gets no readers of route {}: {}",
+                    member.name,
+                    route.name,
+                    why(member, primary)
+                ),
+                format!(
+                    "it comes back by itself when it lags by less than {}, half of maxLag of the route",
+                    ByteSize::from_bytes(route.max_lag().bytes() / 2)
+                ),
+            )
         })
     });
     left_out.collect()

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::bypass::parse_network;
+use super::{bypass::parse_network, check::Check};
 use crate::{
     address::{Address, Host, Port},
     api::{ByteSize, ClusterMigration, ExposureType, OwnForm, Pgbouncer, StopMethod, Traffic},
@@ -106,6 +106,7 @@ pub fn validate(migration: &ClusterMigration) -> Result<(), String> {
             pgbouncer.pause_timeout, spec.switchover.budget
         ));
     }
+    validate_acknowledged(&spec.acknowledged)?;
     let own = spec
         .traffic
         .as_ref()
@@ -117,6 +118,22 @@ pub fn validate(migration: &ClusterMigration) -> Result<(), String> {
         ));
     }
     spec.traffic.as_ref().map_or(Ok(()), validate_traffic)
+}
+
+fn validate_acknowledged(ids: &[String]) -> Result<(), String> {
+    let is_wrong = |id: &&String| !Check::find(id).is_some_and(Check::can_be_accepted);
+    match ids.iter().find(is_wrong) {
+        None => Ok(()),
+        Some(id) => {
+            let accepted = Check::all().filter(|check| check.can_be_accepted());
+            let accepted: Vec<&str> = accepted.map(Check::as_str).collect();
+            Err(format!(
+                "spec.acknowledged: `{}` is no check whose findings can be accepted: name one of {}",
+                id.escape_debug(),
+                accepted.join(", ")
+            ))
+        }
+    }
 }
 
 fn validate_traffic(traffic: &Traffic) -> Result<(), String> {

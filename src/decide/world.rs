@@ -11,12 +11,12 @@ use crate::{
     },
     haproxy::State,
     observe::{
-        JobState, Lead, Member, Objects, Placed, Pooler, PoolerPlace, ProxyPod, Sight, Snapshot, Traffic,
+        JobState, Lead, Listed, Member, Objects, Placed, Pooler, PoolerPlace, ProxyPod, Sight, Snapshot, Traffic,
         target_members,
     },
     pgbouncer::{Database, Instance, Settings},
-    postgres::{Clients, MemberName, Server},
-    resources::probe_name,
+    postgres::{Clients, Listing, MemberName, Server},
+    resources::{Kind, probe_name},
 };
 
 /// Image of the agent in these worlds.
@@ -75,11 +75,7 @@ impl World {
             side: Side::Target,
             sight: Sight::NotLooked,
         }));
-        let probe = probe_name(&migration);
         let mut objects = Objects::default();
-        objects
-            .jobs
-            .insert(probe, JobState::Succeeded("postgres (PostgreSQL) 15.4".to_owned()));
         for (member, ip) in [
             ("shop-1", "10.96.0.9"),
             ("shop-2", "10.96.0.8"),
@@ -95,11 +91,33 @@ impl World {
                 members,
                 objects,
                 traffic: Traffic::default(),
+                inventory: Listed::NotYet,
                 source_user: "mitosis".to_owned(),
                 canary_replayed: false,
                 fork: None,
             },
         }
+        .probed(&Listing::default(), &serde_json::json!({}))
+    }
+
+    /// The source uses this, and the probe found an image of PostgreSQL 15 that lacks that.
+    pub fn probed(mut self, listing: &Listing, lacks: &serde_json::Value) -> Self {
+        let mut answer = serde_json::json!({
+            "version": 150_004, "platform": listing.inventory.platform, "layout": {}, "collations": [], "locales": [], "extensions": {},
+            "libraries": [], "time_zones": [], "parameters": [],
+        });
+        for (key, value) in lacks.as_object().expect("an object") {
+            answer[key] = value.clone();
+        }
+        let probe = probe_name(&self.seen.migration, &listing.inventory);
+        let said = JobState::Succeeded(answer.to_string());
+        self.seen
+            .objects
+            .applied
+            .insert((Kind::Job, probe.clone()), String::new());
+        self.seen.objects.jobs.insert(probe, said);
+        self.seen.inventory = Listed::Seen(Box::new(listing.clone()));
+        self
     }
 
     /// A switchover that has come to a step, with everything seen as that step expects it to begin with.

@@ -334,7 +334,6 @@ fn job_state(job: &Job, pods: &[Pod]) -> JobState {
                 let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
                 container.state.as_ref()?.terminated.as_ref()?.message.clone()
             })
-            .map(|message| shorten(&message))
             .unwrap_or_default()
     };
     let is = |kind: &str| {
@@ -346,7 +345,7 @@ fn job_state(job: &Job, pods: &[Pod]) -> JobState {
     if is("Complete") {
         JobState::Succeeded(said())
     } else if is("Failed") {
-        JobState::Failed(said())
+        JobState::Failed(shorten(&said()))
     } else {
         JobState::Running
     }

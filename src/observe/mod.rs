@@ -1,6 +1,7 @@
 //! Observe: reads the world, writes nothing. A read that fails is an error or a named gap in the [`Snapshot`], never a verdict.
 
 mod focus;
+mod inventories;
 mod kubernetes;
 mod layout;
 mod members;
@@ -17,13 +18,14 @@ use jiff::Timestamp;
 use kube::Client;
 
 pub use focus::Focus;
+pub use inventories::Inventories;
 use kubernetes::{ProxyPodPlace, Routing};
 pub use layout::Misfit;
 pub use members::{Sessions, target_members};
 pub use poolers::{Pooler, PoolerPlace};
 pub use proxies::{Lead, Leads};
 pub use secrets::Credentials;
-pub use snapshot::{JobState, Member, Objects, Placed, ProxyPod, Sight, Snapshot, Traffic};
+pub use snapshot::{JobState, Listed, Member, Objects, Placed, ProxyPod, Sight, Snapshot, Traffic};
 
 use crate::{
     agent::Report,
@@ -104,6 +106,7 @@ pub async fn observe(
     client: &Client,
     sessions: &Sessions,
     leads: &Leads,
+    inventories: &Inventories,
     migration: &ClusterMigration,
     remembered: Option<Remembered>,
 ) -> Result<(Snapshot, Remembered), Error> {
@@ -157,35 +160,20 @@ pub async fn observe(
         let ((), canary) = futures::future::join(looking, canary).await;
         (canary, look_for_fork(migration, &members, credentials, sessions).await)
     };
-    let ((traffic, mut reports), poolers, (canary_replayed, fork)) =
+    let ((traffic, reports), poolers, (canary_replayed, fork)) =
         Box::pin(futures::future::join3(proxies, poolers, servers)).await;
     let (routing, places) = traffic?;
-    let pods = places
-        .iter()
-        .map(|place| ProxyPod {
-            name: place.name.clone(),
-            addresses: [&place.ip, &place.node_ip]
-                .into_iter()
-                .filter_map(|ip| ip.parse().ok())
-                .collect(),
-            was_asked: reports.contains_key(&place.name),
-            report: reports.remove(&place.name).flatten(),
-            lead: Lead::default(),
-            misfits: place.misfits.clone(),
-            refreshed: place.refreshed,
-        })
-        .collect();
     let mut traffic = Traffic {
         routing: routing.written,
         editor: routing.editor,
         placed: routing.placed,
-        pods,
+        pods: list_pods(&places, reports),
         poolers,
     };
+    let mut inventory = Listed::NotYet;
     if let (Focus::Everything, Ok(credentials)) = (focus, &kept.credentials) {
-        leads
-            .fill(&mut traffic, &places, migration, &members, credentials)
-            .await;
+        let leading = leads.fill(&mut traffic, &places, migration, &members, credentials);
+        ((), inventory) = futures::future::join(leading, inventories.look(migration, &members, credentials)).await;
     }
     let snapshot = Snapshot {
         now: Timestamp::now(),
@@ -194,6 +182,7 @@ pub async fn observe(
         members,
         objects: kept.objects.clone(),
         traffic,
+        inventory,
         source_user: kept
             .credentials
             .as_ref()
@@ -207,6 +196,25 @@ pub async fn observe(
         ..kept
     };
     Ok((snapshot, kept))
+}
+
+/// The HAProxy pods with what they report.
+fn list_pods(places: &[ProxyPodPlace], mut reports: BTreeMap<String, Option<Report>>) -> Vec<ProxyPod> {
+    places
+        .iter()
+        .map(|place| ProxyPod {
+            name: place.name.clone(),
+            addresses: [&place.ip, &place.node_ip]
+                .into_iter()
+                .filter_map(|ip| ip.parse().ok())
+                .collect(),
+            was_asked: reports.contains_key(&place.name),
+            report: reports.remove(&place.name).flatten(),
+            lead: Lead::default(),
+            misfits: place.misfits.clone(),
+            refreshed: place.refreshed,
+        })
+        .collect()
 }
 
 /// Reads everything in Kubernetes: what is remembered of it, and the routing.

@@ -9,7 +9,7 @@ use crate::{
     address::Address,
     agent::{Desired, Report},
     api::{ClusterMigration, Side},
-    postgres::{Lsn, MemberName, Server},
+    postgres::{Listing, Lsn, MemberName, Server},
     resources::Kind,
 };
 
@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub objects: Objects,
     /// What the routing says and what the HAProxy pods answer.
     pub traffic: Traffic,
+    /// What the source uses of its machine.
+    pub inventory: Listed,
     /// User of the source credentials; empty while they are unusable.
     pub source_user: String,
     /// Whether the canary row of the running switchover was seen on the member that is promoted.
@@ -91,6 +93,18 @@ pub enum JobState {
     /// It ended well; with what its pod said.
     Succeeded(String),
     /// It ended badly; with what its pod said last.
+    Failed(String),
+}
+
+/// What the source uses of its machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Listed {
+    /// It was not asked yet.
+    #[default]
+    NotYet,
+    /// What its databases said lately.
+    Seen(Box<Listing>),
+    /// One of them could not be asked; with why.
     Failed(String),
 }
 

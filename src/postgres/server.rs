@@ -113,6 +113,9 @@ pub struct Server {
     /// Parameters that would end recovery at a point, left from a restore: they do nothing on a primary and everything on a standby.
     #[serde(default)]
     pub recovery_target: Option<String>,
+    /// The server's clock, in seconds since 1970.
+    #[serde(default)]
+    pub clock: Option<f64>,
     /// When the server was started, in microseconds since 1970 by its own clock.
     #[serde(default)]
     pub started: i64,
@@ -184,6 +187,9 @@ pub struct Slot {
     pub active: bool,
     /// `wal_status`, such as `reserved` or `lost`.
     pub wal_status: Option<String>,
+    /// Whether it is one of logical replication.
+    #[serde(default)]
+    pub logical: bool,
 }
 
 /// A connected standby.

@@ -21,7 +21,7 @@ SELECT json_build_object(
   'redo', c.redo_lsn,
   'superuser', u.rolsuper,
   'replication', u.rolreplication OR u.rolsuper,
-  'slots', (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'active', active, 'wal_status', wal_status)), '[]'::json)
+  'slots', (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'active', active, 'wal_status', wal_status, 'logical', slot_type = 'logical')), '[]'::json)
       FROM pg_replication_slots),
   'free_slots', current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
   'free_walsenders', current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'),
@@ -48,6 +48,7 @@ SELECT json_build_object(
         OR EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'pg\_auto\_failover%') THEN 'pg_auto_failover' END,
   'recovery_target', (SELECT string_agg(name, ', ') FROM pg_settings WHERE setting <> ''
       AND name IN ('recovery_target', 'recovery_target_lsn', 'recovery_target_name', 'recovery_target_time', 'recovery_target_xid')),
+  'clock', extract(epoch FROM clock_timestamp()),
   'started', (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
   'supervisor', CASE WHEN u.rolsuper THEN substring(
       pg_read_file('/proc/' || split_part(pg_read_file('postmaster.pid'), E'\n', 1) || '/cgroup', 0, 4096, true) FROM '([^/\n]+\.service)') END,
@@ -58,7 +59,7 @@ SELECT json_build_object(
   'settings', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN ('max_connections', 'max_worker_processes',
       'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction', 'max_replication_slots', 'wal_level', 'full_page_writes',
       'hot_standby', 'shared_preload_libraries', 'wal_keep_size', 'recovery_min_apply_delay', 'wal_log_hints', 'data_checksums',
-      'synchronous_standby_names', 'wal_segment_size', 'track_commit_timestamp')),
+      'synchronous_standby_names', 'wal_segment_size', 'track_commit_timestamp', 'archive_mode')),
   'data_directory', coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '')
 )
 FROM (SELECT pg_is_in_recovery() AS in_recovery) r

@@ -1,4 +1,4 @@
-//! A throw-away Job that shows which PostgreSQL the target's image holds.
+//! A throw-away Job that shows which PostgreSQL the target's image holds, and what it lacks of what the source uses.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -11,26 +11,34 @@ use super::{
     Kind, Wanted,
     wanted::{pod_security, restricted},
 };
-use crate::api::ClusterMigration;
+use crate::{api::ClusterMigration, postgres::Inventory};
 
-/// Name of the probe, which depends on what it probes: another image is another probe.
+const SCRIPT: &str = include_str!("probe.sh");
+const SQL: &str = include_str!("probe.sql");
+
+/// Name of the probe, which depends on what it probes, and for what: another image is another probe.
 #[must_use]
-pub fn probe_name(migration: &ClusterMigration) -> String {
+pub fn probe_name(migration: &ClusterMigration, inventory: &Inventory) -> String {
     let mut hasher = DefaultHasher::new();
     let target = &migration.spec.target;
-    (&target.image, target.pod_template.run_as_user).hash(&mut hasher);
+    let parameters = &target.postgresql.parameters;
+    (&target.image, target.pod_template.run_as_user, inventory, parameters).hash(&mut hasher);
     let name = migration.metadata.name.as_deref().unwrap_or_default();
     format!("{name}-probe-{:08x}", hasher.finish() & 0xFFFF_FFFF)
 }
 
-/// The probe: its pod's termination message is the version of PostgreSQL in the target's image.
+/// The probe: its pod's termination message tells the version of PostgreSQL in the target's image, and what of the inventory it lacks.
 #[must_use]
-pub fn build_probe(migration: &ClusterMigration) -> Wanted {
+pub fn build_probe(migration: &ClusterMigration, inventory: &Inventory) -> Wanted {
     let target = &migration.spec.target;
-    let programs = "for program in postgres pg_basebackup pg_ctl pg_isready flock; do command -v $program >/dev/null || missing=\"$missing $program\"; done";
-    let script = format!(
-        "missing=; {programs}; if [ -n \"$missing\" ]; then echo \"not on PATH:$missing\" >/dev/termination-log; exit 1; fi; postgres --version >/dev/termination-log"
-    );
+    let parameters: Vec<&String> = target.postgresql.parameters.keys().collect();
+    let arguments = [
+        "probe".to_owned(),
+        "/dev/termination-log".to_owned(),
+        json!(inventory).to_string(),
+        json!(parameters).to_string(),
+        SQL.to_owned(),
+    ];
     let body = json!({"spec": {
         "backoffLimit": 0,
         "ttlSecondsAfterFinished": 86400,
@@ -43,10 +51,26 @@ pub fn build_probe(migration: &ClusterMigration) -> Wanted {
             "containers": [{
                 "name": "probe",
                 "image": target.image,
-                "command": ["sh", "-c", script],
+                "command": ["sh", "-c", SCRIPT],
+                "args": arguments,
                 "securityContext": restricted(),
+                "volumeMounts": [{"name": "work", "mountPath": "/tmp"}],
             }],
+            "volumes": [{"name": "work", "emptyDir": {}}],
         }},
     }});
-    Wanted::new(Kind::Job, migration, &probe_name(migration), "probe", body).owned_by(migration)
+    Wanted::new(Kind::Job, migration, &probe_name(migration, inventory), "probe", body).owned_by(migration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubernetes_hands_the_arguments_over_as_they_are() {
+        let migration = serde_saphyr::from_str(include_str!("../../examples/clustermigration.yaml")).unwrap();
+        let body = build_probe(&migration, &Inventory::default()).body.to_string();
+        // In arguments, Kubernetes makes one dollar of two.
+        assert!(!body.contains("$$"), "{body}");
+    }
 }

@@ -47,6 +47,7 @@ impl Place {
                 pgbouncer: Err("there is none".to_owned()),
             },
             seen: Snapshot {
+                inventory: mitosis::observe::Listed::NotYet,
                 now: jiff::Timestamp::now(),
                 migration,
                 secrets: Ok(()),

@@ -1,6 +1,7 @@
 //! The SQL of the operator does on real servers what its names say.
 
 mod acting;
+mod inventory;
 mod pgbouncer;
 mod pooling;
 mod rewinding;

@@ -14,7 +14,7 @@ use mitosis::{
 
 /// Where `MITOSIS_POSTGRES` says that the programs are, else where Debian's packages put them; the newest major version that is
 /// installed.
-fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     if let Some(folder) = std::env::var_os("MITOSIS_POSTGRES") {
         return folder.into();
     }
@@ -210,13 +210,22 @@ impl Server {
 
     /// A session of somebody else, open until it is dropped.
     pub async fn session_of(&self, application: &str) -> tokio_postgres::Client {
+        self.open(application, &Self::login().database).await
+    }
+
+    /// The same in another database.
+    pub async fn session_in(&self, database: &str) -> tokio_postgres::Client {
+        self.open("user", database).await
+    }
+
+    async fn open(&self, application: &str, database: &str) -> tokio_postgres::Client {
         let login = Self::login();
         let (client, connection) = tokio_postgres::Config::new()
             .host("127.0.0.1")
             .port(self.port)
             .user(&login.user)
             .password(&login.password)
-            .dbname(&login.database)
+            .dbname(database)
             .application_name(application)
             .connect(tokio_postgres::NoTls)
             .await

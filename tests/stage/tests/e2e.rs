@@ -659,6 +659,9 @@ fn sessions_of_a_static_route_may_end_by_themselves_for_a_while_and_are_ended_th
         ensure!((DRAIN - 2.0..DRAIN + 4.0).contains(&lasted), "it lasted for {lasted} s");
         Ok(())
     })?;
+    // Its client is gone, which the server does not notice: it would keep the standby from replaying.
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT host%pg_sleep%'";
+    servers.sql("a2", "postgres", end)?;
     migration.wait_ready("Switched", SWITCHED)?;
     let names: Vec<&str> = servers.names().collect();
     let report = stage.judge(&servers, &names)?;
@@ -1072,7 +1075,7 @@ fn a_member_of_another_cluster_is_refused_with_both_identifiers() -> Result<()> 
 fn a_target_image_of_another_major_version_is_refused_with_both_versions() -> Result<()> {
     let image = json!({"target": {"image": "postgres:17"}});
     let words = [
-        "spec.target.image postgres:17 holds postgres (PostgreSQL) 17",
+        "spec.target.image postgres:17 holds PostgreSQL 17",
         "the source runs PostgreSQL 15",
     ];
     refused_then_corrected(
@@ -1092,6 +1095,51 @@ fn a_target_image_without_postgresql_is_refused_with_what_it_lacks() -> Result<(
         nothing,
         nothing,
     )
+}
+
+#[test]
+fn a_parameter_that_the_image_does_not_know_is_refused_with_its_name() -> Result<()> {
+    let parameters = json!({"target": {"postgresql": {"parameters": {"work_memory": "8MB"}}}});
+    refused_then_corrected(
+        &parameters,
+        &["knows no parameter work_memory", "spec.target.postgresql.parameters"],
+        nothing,
+        nothing,
+    )
+}
+
+#[test]
+fn the_plan_compares_the_image_with_what_the_source_uses_and_goes_on_where_that_was_accepted() -> Result<()> {
+    let stage = stage();
+    let servers = stage.servers()?;
+    let on_source = |database: &str, sql: &str| servers.sql("a1", database, sql);
+    on_source("app", "CREATE UNLOGGED TABLE cache (name text)")?;
+    // As if the source's libraries sorted, and its extension were, as an older distribution has them.
+    let extension =
+        |version: &str| format!("UPDATE pg_extension SET extversion = '{version}' WHERE extname = 'plpgsql'");
+    on_source("app", &extension("0.9"))?;
+    stage.cluster.apply(&example(&stage, &json!({"phase": "Planned"}))?)?;
+    let migration = Migration::new(&stage, "shop");
+    let findings = || -> Result<BTreeSet<String>> {
+        let found: Value = serde_json::from_str(&migration.status("/plan/findings")?)?;
+        let each = found.as_array().into_iter().flatten();
+        Ok(each
+            .map(|found| format!("{} {}", found["check"], found["severity"]).replace('"', ""))
+            .collect())
+    };
+    let expected = |severity: &str| {
+        let checks = ["extension-version", "unlogged-tables"];
+        checks.map(|check| format!("{check} {severity}")).into()
+    };
+    until("both are found", REFUSED, || Ok(findings()? == expected("Warn")))?;
+    migration.wait_ready("Planned", REFUSED)?;
+    migration.patch(r#"{"spec":{"acknowledged":["unlogged-tables","wal-level"]}}"#)?;
+    let sentence = migration.wait_refusal(&["`wal-level` is no check whose findings can be accepted"], REFUSED)?;
+    println!("{sentence}");
+    migration.patch(r#"{"spec":{"acknowledged":["unlogged-tables","extension-version"]}}"#)?;
+    until("both are accepted", REFUSED, || Ok(findings()? == expected("Inform")))?;
+    on_source("app", "DROP TABLE cache")?;
+    on_source("app", &extension("1.0")).map(drop)
 }
 
 #[test]
