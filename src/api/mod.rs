@@ -22,13 +22,15 @@ pub use reason::Reason;
 pub use source::{CredentialsRef, Source, SourceMember, Stop, StopMethod, TlsMode};
 pub use status::{
     ClusterMigrationStatus, Finding, Marker, MemberStatus, PlanStatus, Rehearsal, RehearsalOutcome, RewindOutcome,
-    RewindStatus, Role, RoutingDrift, SeedingStatus, Severity, Side,
+    RewindStatus, Role, RoutingDrift, SeedingSample, SeedingStatus, Severity, Side,
 };
 pub use switchover::{
     Attempt, Certificate, LongTransactions, Outcome, Proof, Rewind, Rollback, RollbackSslMode, RouteStatus, Step,
     StepRecord, Switchover, SwitchoverStatus,
 };
-pub use target::{Exposure, ExposureType, PodTemplate, PostgresqlOptions, Seeding, Storage, Target, TargetTls};
+pub use target::{
+    Compression, Exposure, ExposureType, PodTemplate, PostgresqlOptions, Seeding, Storage, Target, TargetTls,
+};
 pub use traffic::{
     Bypass, BypassPolicy, Haproxy, ManagedHaproxy, Mounted, OnPauseTimeout, OwnConfigMap, OwnForm, OwnHaproxy, Part,
     Pgbouncer, PoolerRoute, PostgresRole, ProxyPolicy, Route, StaticRoute, Traffic,

@@ -262,6 +262,29 @@ pub struct SeedingStatus {
     pub bytes_total: u64,
     /// Whether the clone is complete.
     pub complete: bool,
+    /// Bytes a second, smoothed over the last half minute or so. Nothing while none or no two looks are apart enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Seconds that are left at this rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_seconds: Option<u64>,
+    /// From when to when the rate is told next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<SeedingSample>,
+    /// Why the clone began anew: what its last attempt said when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<String>,
+}
+
+/// How far a clone was at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SeedingSample {
+    /// When.
+    #[schemars(with = "String")]
+    pub time: Timestamp,
+    /// Bytes that had been sent.
+    pub bytes_done: u64,
 }
 
 /// A marker in the primary's WAL.

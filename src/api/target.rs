@@ -148,4 +148,20 @@ pub struct Seeding {
     /// Highest rate of each base backup in bytes a second, between 32Ki and 1Gi. Default: not limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rate: Option<ByteSize>,
+    /// How base backups are compressed on their way, by the server that sends them: worth it where the link is slower than one processor
+    /// compresses. Needs PostgreSQL 15. Default: None.
+    #[serde(default)]
+    pub compression: Compression,
+}
+
+/// Compression of base backups on their way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Compression {
+    /// None.
+    #[default]
+    None,
+    /// LZ4, which costs little.
+    Lz4,
+    /// Zstandard at its first level, which saves most.
+    Zstd,
 }

@@ -32,6 +32,7 @@ pub enum Check {
     Platform,
     CollationVersion,
     Locale,
+    Compression,
     ExtensionMissing,
     ExtensionVersion,
     TimeZone,
@@ -65,7 +66,7 @@ struct Facts {
 }
 
 /// Every check, in the order of their declaration and of the page.
-const CHECKS: [Facts; 41] = [
+const CHECKS: [Facts; 42] = [
     Facts {
         check: Check::MemberReachable,
         id: "member-reachable",
@@ -213,6 +214,13 @@ const CHECKS: [Facts; 41] = [
         severity: Severity::Block,
         can_be_accepted: false,
         looks_at: "The image has the locales of every database, without which nobody can connect to it, and every collation that an index uses.",
+    },
+    Facts {
+        check: Check::Compression,
+        id: "compression",
+        severity: Severity::Block,
+        can_be_accepted: false,
+        looks_at: "The source's version can compress base backups as `spec.seeding.compression` asks.",
     },
     Facts {
         check: Check::ExtensionMissing,

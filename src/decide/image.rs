@@ -72,7 +72,7 @@ pub fn find_in_image(seen: &Snapshot, source: &Server) -> Vec<Finding> {
         );
     }
     match seen.objects.jobs.get(&probe) {
-        None | Some(JobState::Running) => Vec::new(),
+        None | Some(JobState::Running(_)) => Vec::new(),
         Some(JobState::Failed(said)) => unusable(
             format!("is not usable: {said}"),
             "name an image with PostgreSQL's programs on PATH and a POSIX shell, in which the user of spec.target.podTemplate.runAsUser can run initdb",
@@ -226,7 +226,7 @@ impl Comparison<'_> {
         }
         if !other.is_empty() {
             let each = other.iter().map(|(name, found)| {
-                let has = self.inventory.extensions.get(*name).map_or("", String::as_str);
+                let has = list(self.inventory.extensions.get(*name).into_iter().flatten());
                 format!(
                     "{name} ({} there, {has} on the source)",
                     found.as_deref().unwrap_or_default()
@@ -284,7 +284,7 @@ mod tests {
 
     fn uses() -> Listing {
         serde_json::from_value(json!({
-            "platform": "x86_64", "layout": {"wal_block_size": "8192"}, "collations": [], "locales": [], "extensions": {"hstore": "1.8"},
+            "platform": "x86_64", "layout": {"wal_block_size": "8192"}, "collations": [], "locales": [], "extensions": {"hstore": ["1.7", "1.8"]},
             "libraries": [], "time_zones": [], "unlogged": [], "subscriptions": [], "stale_collations": [],
         }))
         .unwrap()
@@ -339,7 +339,7 @@ mod tests {
             (
                 json!({"extensions": {"hstore": "1.9"}}),
                 Check::ExtensionVersion,
-                "hstore (1.9 there, 1.8 on the source)",
+                "hstore (1.9 there, 1.7, 1.8 on the source)",
             ),
             (json!({"time_zones": ["US/Eastern"]}), Check::TimeZone, "US/Eastern"),
             (

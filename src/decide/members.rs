@@ -266,10 +266,19 @@ fn decide_seeding(seen: &Snapshot, plan: &Plan<'_>, member: &Member, upstream: &
                 told: seeding(Reason::Seeding, format!("{name} is cloned from {}", upstream.name)),
             }
         }
-        Some(JobState::Running) => {
-            let told = match seen.objects.pod_problems.get(&seeding_name(&member.name)) {
-                Some(problem) => format!("the clone of {name} has not started: {problem}"),
-                None => format!("{name} is being cloned from {}", upstream.name),
+        Some(JobState::Running(failed)) => {
+            let told = match (seen.objects.pod_problems.get(&seeding_name(&member.name)), failed) {
+                (Some(problem), _) => format!("the clone of {name} has not started: {problem}"),
+                (None, None) => format!(
+                    "{name} is being cloned from {}{}",
+                    upstream.name,
+                    tell_progress(seen, name)
+                ),
+                (None, Some(because)) => format!(
+                    "{name} is being cloned from {} once more{}; the last attempt said: {because}",
+                    upstream.name,
+                    tell_progress(seen, name)
+                ),
             };
             Decision::Wait {
                 told: seeding(Reason::Seeding, told),
@@ -292,6 +301,31 @@ fn decide_seeding(seen: &Snapshot, plan: &Plan<'_>, member: &Member, upstream: &
             told: seeding(Reason::Starting, format!("{name} is cloned and starts")),
         },
     }
+}
+
+/// How far the clone of a member is, as far as it is known.
+fn tell_progress(seen: &Snapshot, member: &str) -> String {
+    let status = seen.migration.status.as_ref();
+    let seeding = status.and_then(|status| status.seeding.iter().find(|seeding| seeding.member == member));
+    let Some(seeding) = seeding.filter(|seeding| seeding.bytes_total > 0) else {
+        return String::new();
+    };
+    let mebibytes = |bytes: u64| bytes >> 20;
+    let percent = (seeding.bytes_done * 100 / seeding.bytes_total).min(99);
+    let rate = seeding
+        .bytes_per_second
+        .map(|rate| format!(", {} MiB/s", mebibytes(rate)));
+    let left = seeding.remaining_seconds.map(|seconds| match seconds {
+        0..90 => format!(", {seconds} s left"),
+        90..5400 => format!(", {} min left", seconds.div_ceil(60)),
+        _ => format!(", {} h left", seconds.div_ceil(3600)),
+    });
+    format!(
+        ": {percent} % of {} MiB{}{}",
+        mebibytes(seeding.bytes_total),
+        rate.unwrap_or_default(),
+        left.unwrap_or_default()
+    )
 }
 
 fn resting_phase(seen: &Snapshot) -> Phase {

@@ -9,7 +9,7 @@ use super::{
     members::choose_clone_source,
 };
 use crate::{
-    api::{Finding, Phase, Reason, Severity, Side, StopMethod},
+    api::{Compression, Finding, Phase, Reason, Severity, Side, StopMethod},
     observe::{JobState, Listed, Member, Sight, Snapshot},
     postgres::{Server, render_postgresql},
 };
@@ -255,6 +255,17 @@ fn find_in_primary(seen: &Snapshot, primary: &Member, server: &Server) -> Vec<Fi
                 findings.extend(find_capacity(from, server));
             }
         }
+    }
+    if spec.seeding.compression != Compression::None && server.major() < 15 {
+        findings.push(Check::Compression.finding(
+            None,
+            format!(
+                "spec.seeding.compression is {:?}, which PostgreSQL {} does not know",
+                spec.seeding.compression,
+                server.major()
+            ),
+            "leave it out: servers compress base backups since PostgreSQL 15",
+        ));
     }
     if let Some(error) = find_way_back(seen) {
         findings.push(error);

@@ -1388,3 +1388,29 @@ fn a_block_that_somebody_changed_is_put_right_and_told_of() {
     let owned = crate::api::find_condition(&status.conditions, kind).unwrap();
     assert!(owned.message.contains("in ConfigMap edge"), "{}", owned.message);
 }
+
+#[test]
+fn each_quarter_of_the_clones_is_told_once() {
+    let at = |done: u64| crate::api::ClusterMigrationStatus {
+        seeding: vec![crate::api::SeedingStatus {
+            member: "shop-1".to_owned(),
+            from: "a2".to_owned(),
+            bytes_done: done,
+            bytes_total: 100,
+            complete: false,
+            bytes_per_second: Some(3 << 20),
+            remaining_seconds: None,
+            sample: None,
+            last_failure: None,
+        }],
+        ..Default::default()
+    };
+    let told = |before: u64, after: u64| -> Vec<String> {
+        let events = crate::report::describe_change(&at(before), &at(after));
+        events.into_iter().filter_map(|event| event.note).collect()
+    };
+    assert_eq!(told(10, 24), [""; 0]);
+    assert_eq!(told(24, 30), ["25 % of the clones; shop-1 from a2 at 3 MiB/s"]);
+    assert_eq!(told(30, 49), [""; 0]);
+    assert!(told(30, 80)[0].starts_with("75 %"));
+}

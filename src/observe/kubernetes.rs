@@ -326,15 +326,18 @@ fn find_problem(pod: &Pod) -> Option<String> {
 
 fn job_state(job: &Job, pods: &[Pod]) -> JobState {
     let name = job.name_any();
+    // What the last of its pods said that has ended.
     let said = || {
-        pods.iter()
-            .filter(|pod| pod.labels().get("batch.kubernetes.io/job-name") == Some(&name))
-            .max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
-            .and_then(|pod| {
-                let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
-                container.state.as_ref()?.terminated.as_ref()?.message.clone()
-            })
-            .unwrap_or_default()
+        let its = pods
+            .iter()
+            .filter(|pod| pod.labels().get("batch.kubernetes.io/job-name") == Some(&name));
+        let ended = its.filter_map(|pod| {
+            let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+            let ended = container.state.as_ref()?.terminated.as_ref()?;
+            Some((pod.metadata.creation_timestamp.as_ref().map(|time| time.0), ended))
+        });
+        let (_, last) = ended.max_by_key(|(created, _)| *created)?;
+        last.message.clone()
     };
     let is = |kind: &str| {
         job.status
@@ -343,11 +346,12 @@ fn job_state(job: &Job, pods: &[Pod]) -> JobState {
             .any(|condition| condition.type_ == kind && condition.status == "True")
     };
     if is("Complete") {
-        JobState::Succeeded(said())
+        JobState::Succeeded(said().unwrap_or_default())
     } else if is("Failed") {
-        JobState::Failed(shorten(&said()))
+        JobState::Failed(shorten(&said().unwrap_or_default()))
     } else {
-        JobState::Running
+        let failed = job.status.as_ref().and_then(|status| status.failed).unwrap_or(0) > 0;
+        JobState::Running(failed.then(|| shorten(&said().unwrap_or_default())))
     }
 }
 

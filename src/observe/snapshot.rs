@@ -88,8 +88,8 @@ pub struct Objects {
 /// State of a Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
-    /// It has not ended.
-    Running,
+    /// It has not ended; with what its last attempt said, where one has failed.
+    Running(Option<String>),
     /// It ended well; with what its pod said.
     Succeeded(String),
     /// It ended badly; with what its pod said last.

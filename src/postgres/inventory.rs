@@ -25,8 +25,8 @@ pub struct Inventory {
     pub collations: BTreeSet<Collation>,
     /// Locales of the C library that its databases cannot be opened without.
     pub locales: BTreeSet<String>,
-    /// Extensions with their versions.
-    pub extensions: BTreeMap<String, String>,
+    /// Extensions with the versions that databases have.
+    pub extensions: BTreeMap<String, BTreeSet<String>>,
     /// Libraries of functions and those that are loaded at start, such as `$libdir/postgis-3`.
     pub libraries: BTreeSet<String>,
     /// Time zones by name.
@@ -65,7 +65,9 @@ impl Listing {
         mine.layout = its.layout;
         mine.collations.extend(its.collations);
         mine.locales.extend(its.locales);
-        mine.extensions.extend(its.extensions);
+        for (name, versions) in its.extensions {
+            mine.extensions.entry(name).or_default().extend(versions);
+        }
         mine.libraries.extend(its.libraries);
         mine.time_zones.extend(its.time_zones);
         self.unlogged.extend(database.unlogged);

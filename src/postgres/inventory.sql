@@ -8,8 +8,8 @@ SELECT json_build_object(
   'collations', (SELECT coalesce(json_agg(DISTINCT jsonb_build_object('provider', c.provider, 'locale', c.locale, 'version', c.version)), '[]')
       FROM (
           SELECT d.provider, d.locale, coalesce(pg_collation_actual_version(100),
-              -- Before PostgreSQL 15 a database's own collation has no version; all of one library have the same.
-              CASE WHEN d.provider = 'c' THEN (SELECT max(pg_collation_actual_version(oid)) FROM pg_collation WHERE collprovider = 'c') END)
+              -- Before PostgreSQL 15 a database's own collation tells no version; all of one library have the same, but for C.UTF-8, which has none.
+              CASE WHEN current_setting('server_version_num')::int < 150000 AND d.locale NOT ILIKE 'C.%' THEN (SELECT max(pg_collation_actual_version(oid)) FROM pg_collation WHERE collprovider = 'c') END)
           UNION
           -- Order matters where it is on disk.
           SELECT l.collprovider::text, coalesce(to_jsonb(l) ->> 'colliculocale', to_jsonb(l) ->> 'colllocale', l.collcollate),
@@ -19,7 +19,7 @@ SELECT json_build_object(
       ) c (provider, locale, version)
       WHERE c.locale NOT IN ('C', 'POSIX')),
   'locales', json_build_array(d.datcollate, d.datctype),
-  'extensions', (SELECT coalesce(json_object_agg(extname, extversion), '{}') FROM pg_extension),
+  'extensions', (SELECT coalesce(json_object_agg(extname, json_build_array(extversion)), '{}') FROM pg_extension),
   'libraries', (SELECT coalesce(json_agg(DISTINCT l), '[]') FROM (
           SELECT p.probin FROM pg_proc p JOIN pg_language g ON g.oid = p.prolang AND g.lanname = 'c' WHERE p.probin IS NOT NULL AND p.oid >= 16384
           UNION

@@ -5,6 +5,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
+use super::seeding::measure_progress;
 use crate::api::{ClusterMigration, ClusterMigrationStatus, ConditionType, Reason, Step, StepRecord, find_condition};
 
 /// What is told of the way back when it begins to be so.
@@ -57,6 +58,20 @@ pub fn describe_change(before: &ClusterMigrationStatus, after: &ClusterMigration
     if events.is_empty() && before.phase != after.phase {
         events.push(event(EventType::Normal, after.phase.as_str(), "Phase", &after.message));
     }
+    if let Some(percent) = passed_quarter(before, after) {
+        let rates = after
+            .seeding
+            .iter()
+            .filter_map(|one| Some((one, one.bytes_per_second?)));
+        let rates: Vec<String> = rates
+            .map(|(one, rate)| format!("{} from {} at {} MiB/s", one.member, one.from, rate >> 20))
+            .collect();
+        let message = match rates.as_slice() {
+            [] => format!("{percent} % of the clones"),
+            rates => format!("{percent} % of the clones; {}", rates.join(", ")),
+        };
+        events.push(event(EventType::Normal, "SeedingProgress", "Seeding", &message));
+    }
     let stalled = |status: &ClusterMigrationStatus| {
         find_condition(&status.conditions, ConditionType::Stalled)
             .filter(|condition| condition.status == "True")
@@ -88,6 +103,17 @@ pub fn describe_change(before: &ClusterMigrationStatus, after: &ClusterMigration
         events.push(event(EventType::Warning, reason, "Routing", &condition.message));
     }
     events
+}
+
+/// The last quarter of all clones that was passed since.
+fn passed_quarter(before: &ClusterMigrationStatus, after: &ClusterMigrationStatus) -> Option<u64> {
+    let (then, now) = (
+        measure_progress(&before.seeding).unwrap_or(0),
+        measure_progress(&after.seeding)?,
+    );
+    [75, 50, 25]
+        .into_iter()
+        .find(|quarter| then < *quarter && now >= *quarter)
 }
 
 /// Steps that were recorded since.

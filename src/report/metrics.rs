@@ -22,6 +22,13 @@ struct Migration {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Seeding {
+    namespace: String,
+    name: String,
+    member: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InPhase {
     namespace: String,
     name: String,
@@ -36,6 +43,8 @@ pub struct Metrics {
     lag: Family<Migration, Gauge>,
     held: Family<Migration, Gauge<f64, AtomicU64>>,
     repairs: Family<Migration, Counter>,
+    seeded: Family<Seeding, Gauge>,
+    to_seed: Family<Seeding, Gauge>,
 }
 
 impl Default for Metrics {
@@ -47,6 +56,8 @@ impl Default for Metrics {
             lag: Family::default(),
             held: Family::default(),
             repairs: Family::default(),
+            seeded: Family::default(),
+            to_seed: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -75,6 +86,18 @@ impl Default for Metrics {
             "routing_repairs",
             "Changes of the routing by others that were put right; alert on a rising one",
             metrics.repairs.clone(),
+        );
+        registry.register_with_unit(
+            "seeding_sent",
+            "What a clone has received; its rate tells how fast it is",
+            Unit::Bytes,
+            metrics.seeded.clone(),
+        );
+        registry.register_with_unit(
+            "seeding_total",
+            "What a clone will have received, as its source estimates it",
+            Unit::Bytes,
+            metrics.to_seed.clone(),
         );
         Self { registry, ..metrics }
     }
@@ -109,6 +132,16 @@ impl Metrics {
             self.lag
                 .get_or_create(&labels)
                 .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+        for seeding in &status.seeding {
+            let labels = Seeding {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                member: seeding.member.clone(),
+            };
+            let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.seeded.get_or_create(&labels).set(bytes(seeding.bytes_done));
+            self.to_seed.get_or_create(&labels).set(bytes(seeding.bytes_total));
         }
         let repairs = status.routing_drift.as_ref().map_or(0, |drift| drift.repairs);
         self.repairs

@@ -3,6 +3,7 @@
 mod conditions;
 mod events;
 mod metrics;
+mod seeding;
 mod status;
 
 pub(crate) use conditions::needs_person;

@@ -1,16 +1,18 @@
 //! The next status, from the last one and what was seen, decided and done. Pure.
 
-use super::conditions::build_conditions;
+use super::{
+    conditions::build_conditions,
+    seeding::{build_seeding, measure_progress},
+};
 use crate::{
     act::Effects,
     api::{
         Attempt, ClusterMigrationStatus, DesiredPhase, MemberStatus, Outcome, Phase, PlanStatus, Role, RoutingDrift,
-        SeedingStatus, Side, Step,
+        Side, Step,
     },
     decide::{Decided, Decision, Told, find_drift, is_resumed, phase_of, writes_routing},
     observe::{Member, Sight, Snapshot},
     postgres::{Lsn, Server},
-    resources::{Kind, seeding_name},
 };
 
 /// How many ended attempts are kept.
@@ -61,7 +63,7 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
     if looked && !matches!(next.phase, Phase::Switching | Phase::RollingBack) {
         next.members = build_members(seen);
         next.seeding = build_seeding(seen, &last);
-        next.progress = build_progress(&next.seeding);
+        next.progress = measure_progress(&next.seeding).map(|percent| format!("{percent}%"));
         next.lag = build_lag(seen);
         next.plan = Some(PlanStatus {
             findings: decided.findings.clone(),
@@ -181,57 +183,6 @@ fn name_upstream(seen: &Snapshot, member: &Member, server: &Server) -> Option<St
     };
     let known = seen.member_at(host, port).or_else(by_address);
     Some(known.map_or_else(|| format!("{host}:{port}"), |upstream| upstream.name.to_string()))
-}
-
-/// Progress from the servers that send the base backups; a member that runs was cloned completely.
-fn build_seeding(seen: &Snapshot, last: &ClusterMigrationStatus) -> Vec<SeedingStatus> {
-    if last.system_identifier.is_none() {
-        return Vec::new();
-    }
-    seen.side(Side::Target)
-        .map(|member| {
-            let name = member.name.to_string();
-            let before = last.seeding.iter().find(|seeding| seeding.member == name);
-            let complete = seen.objects.applied.contains_key(&(Kind::StatefulSet, name.clone()));
-            let application = member.name.application_name();
-            let sent = seen.members.iter().find_map(|upstream| {
-                let backup = upstream
-                    .server()?
-                    .backups
-                    .iter()
-                    .find(|backup| backup.name == application)?;
-                Some((upstream.name.to_string(), backup.clone()))
-            });
-            let started = seen.objects.jobs.contains_key(&seeding_name(&member.name));
-            let (from, done, total) = match (sent, before) {
-                (Some((from, backup)), _) => (from, backup.done, backup.total.unwrap_or(0)),
-                (None, Some(before)) => (before.from.clone(), before.bytes_done, before.bytes_total),
-                (None, None) if started => (String::new(), 0, 0),
-                (None, None) => (String::new(), 0, 0),
-            };
-            SeedingStatus {
-                member: name,
-                from,
-                bytes_done: if complete { done.max(total) } else { done },
-                bytes_total: total,
-                complete,
-            }
-        })
-        .collect()
-}
-
-/// Mean progress of all clones in percent.
-fn build_progress(seeding: &[SeedingStatus]) -> Option<String> {
-    let share = |one: &SeedingStatus| {
-        if one.complete {
-            100
-        } else {
-            // A clone is complete when its Job says so, not when the estimate is reached.
-            (one.bytes_done * 100).checked_div(one.bytes_total).unwrap_or(0).min(99)
-        }
-    };
-    let count = u64::try_from(seeding.len()).ok().filter(|count| *count > 0)?;
-    Some(format!("{}%", seeding.iter().map(share).sum::<u64>() / count))
 }
 
 /// Lag of the leader in bytes, and how long the newest marker took or has been taking.

@@ -2,7 +2,7 @@
 set -eu
 answer=$1 inventory=$2 parameters=$3 sql=$4
 missing=
-for program in postgres pg_basebackup pg_ctl pg_isready initdb psql flock; do
+for program in postgres pg_basebackup pg_ctl pg_isready pg_verifybackup initdb psql flock; do
   command -v $program > /dev/null || missing="$missing $program"
 done
 if [ -n "$missing" ]; then

@@ -8,7 +8,7 @@ use super::{
     wanted::restricted,
 };
 use crate::{
-    api::LABEL_MEMBER,
+    api::{Compression, LABEL_MEMBER},
     postgres::{Conninfo, MemberName, SlotName},
 };
 
@@ -43,6 +43,11 @@ pub fn build_seeding(plan: &Plan<'_>, from: &SeedingPlan<'_>) -> Wanted {
     ];
     if let Some(rate) = plan.migration.spec.seeding.max_rate {
         arguments.push(format!("--max-rate={}k", rate.bytes() / 1024));
+    }
+    match plan.migration.spec.seeding.compression {
+        Compression::None => {}
+        Compression::Lz4 => arguments.push("--compress=server-lz4".to_owned()),
+        Compression::Zstd => arguments.push("--compress=server-zstd:level=1".to_owned()),
     }
     let mut container = json!({
         "name": "pg-basebackup",

@@ -5,7 +5,7 @@ use std::process::Command;
 use mitosis::postgres::{Collation, Inventory, fetch_listing};
 use serde_json::{Value, json};
 
-use super::servers::{Server, programs};
+use super::servers::{Server, path};
 
 /// What the probe in the target's image says where the image is this machine.
 fn probe(inventory: &Inventory, parameters: &[&str]) -> Vec<Value> {
@@ -25,7 +25,7 @@ fn probe(inventory: &Inventory, parameters: &[&str]) -> Vec<Value> {
         .arg(json!(inventory).to_string())
         .arg(json!(parameters).to_string())
         .arg(include_str!("../../src/resources/probe.sql"))
-        .env("PATH", format!("{}:/usr/bin:/bin", programs().display()))
+        .env("PATH", path())
         .current_dir("/")
         .output()
         .unwrap();
@@ -60,6 +60,9 @@ async fn what_a_source_uses_is_listed_from_every_database_and_an_image_like_it_l
     let source = Server::primary();
     let session = source.session_of("user").await;
     session.batch_execute("CREATE DATABASE other").await.unwrap();
+    // A locale without a version, which not every machine has.
+    let utf8 = "CREATE DATABASE third TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'";
+    let _ = session.batch_execute(utf8).await;
     session
         .batch_execute("ALTER ROLE mitosis IN DATABASE other SET timezone = 'Europe/Berlin'")
         .await
@@ -69,6 +72,8 @@ async fn what_a_source_uses_is_listed_from_every_database_and_an_image_like_it_l
         .batch_execute("CREATE UNLOGGED TABLE cache (name text); CREATE INDEX ON cache (name COLLATE \"C\")")
         .await
         .unwrap();
+    let older = "UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'plpgsql'";
+    other.batch_execute(older).await.unwrap();
     let icu = other
         .query("SELECT FROM pg_collation WHERE collname = 'de-x-icu'", &[])
         .await
@@ -84,12 +89,16 @@ async fn what_a_source_uses_is_listed_from_every_database_and_an_image_like_it_l
     assert_eq!((&listing.subscriptions, &listing.stale_collations), (&vec![], &vec![]));
     let inventory = &listing.inventory;
     assert!(inventory.time_zones.contains("Europe/Berlin"), "{inventory:?}");
-    assert_eq!(inventory.extensions["plpgsql"], "1.0");
+    // Each database has its own.
+    let versions = inventory.extensions["plpgsql"].iter().map(String::as_str);
+    assert_eq!(versions.collect::<Vec<_>>(), ["0.9", "1.0"]);
     assert_eq!(inventory.layout["database_block_size"], "8192");
     let sorted: Vec<&str> = inventory.collations.iter().map(|c| c.provider.as_str()).collect();
     assert_eq!(sorted.contains(&"i"), !icu.is_empty(), "{inventory:?}");
 
-    for answer in probe(inventory, &["work_mem", "pg_stat_statements.max"]) {
+    let mut inventory = inventory.clone();
+    inventory.extensions.get_mut("plpgsql").unwrap().remove("0.9");
+    for answer in probe(&inventory, &["work_mem", "pg_stat_statements.max"]) {
         for kind in [
             "layout",
             "collations",
@@ -121,8 +130,8 @@ async fn each_thing_that_an_image_lacks_is_told() {
         collations: [collation("c", "C.UTF-8", "0.1"), collation("c", "xx_XX", "2.36")].into(),
         locales: ["C".to_owned(), "yy_YY".to_owned()].into(),
         extensions: [
-            ("plpgsql".to_owned(), "0.9".to_owned()),
-            ("no_such".to_owned(), "1.0".to_owned()),
+            ("plpgsql".to_owned(), ["0.9".to_owned(), "1.0".to_owned()].into()),
+            ("no_such".to_owned(), ["1.0".to_owned()].into()),
         ]
         .into(),
         libraries: [

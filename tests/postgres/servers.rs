@@ -14,15 +14,25 @@ use mitosis::{
 
 /// Where `MITOSIS_POSTGRES` says that the programs are, else where Debian's packages put them; the newest major version that is
 /// installed.
-pub fn programs() -> PathBuf {
+fn programs() -> PathBuf {
     if let Some(folder) = std::env::var_os("MITOSIS_POSTGRES") {
         return folder.into();
     }
+    of_the_host()
+}
+
+/// Those of Debian's packages.
+fn of_the_host() -> PathBuf {
     (14..=18)
         .rev()
         .map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin")))
         .find(|folder| folder.join("initdb").exists())
         .expect("PostgreSQL's server is not installed: run `make tools`")
+}
+
+/// A `PATH` on which all programs of an image are: not every package of servers has those for clients and backups.
+pub fn path() -> String {
+    format!("{}:/usr/bin:/bin:{}", programs().display(), of_the_host().display())
 }
 
 /// Whether this program is among them; not every package of servers has all.

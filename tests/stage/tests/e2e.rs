@@ -934,6 +934,50 @@ fn a_changed_routing_is_put_right_and_a_session_past_haproxy_keeps_the_switch_fr
 }
 
 #[test]
+fn a_clone_tells_how_far_and_how_fast_it_is_and_one_that_breaks_begins_anew_and_tells_why() -> Result<()> {
+    let stage = stage();
+    let servers = stage.servers()?;
+    stage.site.init_pgbench(SCALE)?;
+    let slow = json!({"seeding": {"maxRate": "256Ki", "compression": "Zstd"}});
+    stage.cluster.apply(&example(&stage, &slow)?)?;
+    let migration = Migration::new(&stage, "shop");
+    let words = |words: &'static str| {
+        until(words, SEEDED, || Ok(migration.status("/message")?.contains(words)))?;
+        migration.status("/message")
+    };
+    println!("{}", words("MiB/s, ")?);
+    let rate: u64 = migration.status("/seeding/0/bytesPerSecond")?.parse()?;
+    // What is on the wire is limited; what arrives is more, since it was compressed.
+    ensure!(
+        rate > 256 << 10,
+        "{rate} bytes a second, compressed and limited to 256 KiB"
+    );
+    let source = migration.status("/cloneSource")?;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_progress_basebackup";
+    ensure!(
+        servers.sql(&source, "postgres", end)? == "t",
+        "no base backup was ended"
+    );
+    println!("{}", words(" once more")?);
+    let failure = migration.status("/seeding/0/lastFailure")?;
+    ensure!(
+        failure.contains("pg_basebackup"),
+        "the clone failed because of `{failure}`"
+    );
+    migration.wait_ready("Replicating", SEEDED)?;
+    let servers = stage.servers()?;
+    for name in TARGET {
+        let count: u64 = servers
+            .sql(name, "app", "SELECT count(*) FROM pgbench_accounts")?
+            .parse()?;
+        ensure!(count == u64::from(SCALE) * 100_000, "{name} has {count} accounts");
+    }
+    let events = stage.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"])?;
+    ensure!(events.contains("SeedingProgress"), "no Event tells of it: {events}");
+    Ok(())
+}
+
+#[test]
 fn a_resource_that_is_deleted_while_it_replicates_leaves_no_slot_on_the_source_and_can_be_applied_again() -> Result<()>
 {
     let stage = stage();
@@ -1121,7 +1165,8 @@ fn the_plan_compares_the_image_with_what_the_source_uses_and_goes_on_where_that_
     stage.cluster.apply(&example(&stage, &json!({"phase": "Planned"}))?)?;
     let migration = Migration::new(&stage, "shop");
     let findings = || -> Result<BTreeSet<String>> {
-        let found: Value = serde_json::from_str(&migration.status("/plan/findings")?)?;
+        // There is no plan before the first look.
+        let found: Value = serde_json::from_str(&migration.status("/plan/findings")?).unwrap_or_default();
         let each = found.as_array().into_iter().flatten();
         Ok(each
             .map(|found| format!("{} {}", found["check"], found["severity"]).replace('"', ""))
