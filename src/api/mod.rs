@@ -21,8 +21,8 @@ pub use phase::{DesiredPhase, Phase};
 pub use reason::Reason;
 pub use source::{CredentialsRef, Source, SourceMember, Stop, StopMethod, TlsMode};
 pub use status::{
-    ClusterMigrationStatus, Finding, Marker, MemberStatus, PlanStatus, Rehearsal, RehearsalOutcome, RewindOutcome,
-    RewindStatus, Role, RoutingDrift, SeedingSample, SeedingStatus, Severity, Side,
+    CatchUpSample, CatchUpStatus, ClusterMigrationStatus, Finding, Marker, MemberStatus, PlanStatus, Rehearsal,
+    RehearsalOutcome, RewindOutcome, RewindStatus, Role, RoutingDrift, SeedingSample, SeedingStatus, Severity, Side,
 };
 pub use switchover::{
     Attempt, Certificate, LongTransactions, Outcome, Proof, Rewind, Rollback, RollbackSslMode, RouteStatus, Step,

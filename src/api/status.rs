@@ -37,9 +37,13 @@ pub struct ClusterMigrationStatus {
     /// Whole progress of the clones, such as `42%`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
-    /// Lag of the leader behind the primary, such as `0 B, 0.1 s`.
+    /// Lag of the leader behind the primary, such as `208 B`; with how long it lasts where it is of 16 MiB or more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<String>,
+    /// How fast the leader catches up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    pub catch_up: Option<CatchUpStatus>,
     /// System identifier of the cluster. Set when seeding begins; from then on identity fields are frozen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_identifier: Option<String>,
@@ -274,6 +278,35 @@ pub struct SeedingStatus {
     /// Why the clone began anew: what its last attempt said when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
+}
+
+/// How fast the leader catches up with what is written on the primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CatchUpStatus {
+    /// Bytes of WAL that are written a second, smoothed over the last half minute or so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_bytes_per_second: Option<u64>,
+    /// Bytes of WAL that the leader replays a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed_bytes_per_second: Option<u64>,
+    /// Seconds until it has caught up at these rates; nothing where it does not, or lags by less than 16 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_seconds: Option<u64>,
+    /// From when on the rates are told next.
+    pub sample: CatchUpSample,
+}
+
+/// Where both servers were at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatchUpSample {
+    /// When.
+    #[schemars(with = "String")]
+    pub time: Timestamp,
+    /// Position of the primary.
+    pub written: String,
+    /// Position that the leader had replayed.
+    pub replayed: String,
 }
 
 /// How far a clone was at a time.

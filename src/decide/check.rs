@@ -45,6 +45,8 @@ pub enum Check {
     PreparedTransactions,
     NoRewind,
     Archiving,
+    SlotUnbounded,
+    SlotAtRisk,
     Clock,
     SynchronousReplication,
     SupervisedServer,
@@ -66,7 +68,7 @@ struct Facts {
 }
 
 /// Every check, in the order of their declaration and of the page.
-const CHECKS: [Facts; 42] = [
+const CHECKS: [Facts; 44] = [
     Facts {
         check: Check::MemberReachable,
         id: "member-reachable",
@@ -305,6 +307,21 @@ const CHECKS: [Facts; 42] = [
         severity: Severity::Warn,
         can_be_accepted: true,
         looks_at: "The source does not archive WAL: the target would not go on with that by itself.",
+    },
+    Facts {
+        check: Check::SlotUnbounded,
+        id: "slot-unbounded",
+        severity: Severity::Warn,
+        can_be_accepted: true,
+        looks_at: "The server that the leader follows has a limit for the WAL that it keeps for a slot (`max_slot_wal_keep_size`): without, a target that stands \
+                   still fills its disk.",
+    },
+    Facts {
+        check: Check::SlotAtRisk,
+        id: "slot-at-risk",
+        severity: Severity::Warn,
+        can_be_accepted: false,
+        looks_at: "Every slot of the migration has the WAL that its standby still needs, and is far from that limit.",
     },
     Facts {
         check: Check::Clock,

@@ -14,6 +14,7 @@ mod rehearsal;
 mod replicate;
 mod rewind;
 mod routing;
+mod slots;
 mod switched;
 mod switchover;
 mod validate;
@@ -24,7 +25,7 @@ mod every_world;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;
 
 use std::time::Duration;
 
@@ -76,6 +77,7 @@ impl Decision {
 #[must_use]
 pub fn decide(seen: &Snapshot, agent_image: &str) -> Decided {
     let mut findings = preflight::find(seen);
+    findings.extend(slots::find_in_slots(seen));
     findings.extend(bypass::find_bypass(seen));
     findings.extend(poolers::find_in_poolers(seen));
     findings.extend(readers::find_in_readers(seen));

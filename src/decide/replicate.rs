@@ -207,7 +207,10 @@ fn decide_marker(seen: &Snapshot, home: Phase, primary: &MemberName, replayed: O
     let (reason, message) = if age > MARKER_PATIENCE {
         (
             Reason::Lagging,
-            format!("the leader has not replayed a marker that is {age:.0} s old"),
+            format!(
+                "the leader has not replayed a marker that is {age:.0} s old; lag: {}",
+                status.and_then(|status| status.lag.as_deref()).unwrap_or("unknown")
+            ),
         )
     } else {
         (Reason::Starting, "a marker is on its way to the leader".to_owned())

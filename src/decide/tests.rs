@@ -643,6 +643,7 @@ fn a_switch_ends_when_the_old_slot_is_known_to_be_gone_everywhere_or_a_member_do
             active: false,
             wal_status: None,
             logical: false,
+            retained: None,
         }];
     });
     assert!(matches!(actions(&world).as_slice(), [Action::DropSlot { on, .. }] if on.as_str() == "a2"));

@@ -27,7 +27,7 @@ pub fn server(in_recovery: bool) -> Server {
     let settings = serde_json::json!({
         "max_connections": "100", "max_worker_processes": "8", "max_wal_senders": "10", "max_prepared_transactions": "0",
         "max_locks_per_transaction": "64", "max_replication_slots": "10", "wal_level": "replica", "wal_keep_size": "0",
-        "full_page_writes": "on",
+        "full_page_writes": "on", "max_slot_wal_keep_size": "1024",
     });
     serde_json::from_value(serde_json::json!({
         "in_recovery": in_recovery, "version": 150_004, "system_identifier": "7", "timeline": 1, "lsn": "0/5000100",

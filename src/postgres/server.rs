@@ -190,6 +190,9 @@ pub struct Slot {
     /// Whether it is one of logical replication.
     #[serde(default)]
     pub logical: bool,
+    /// Bytes of WAL that are kept for it.
+    #[serde(default)]
+    pub retained: Option<i64>,
 }
 
 /// A connected standby.

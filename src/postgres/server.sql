@@ -21,7 +21,8 @@ SELECT json_build_object(
   'redo', c.redo_lsn,
   'superuser', u.rolsuper,
   'replication', u.rolreplication OR u.rolsuper,
-  'slots', (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'active', active, 'wal_status', wal_status, 'logical', slot_type = 'logical')), '[]'::json)
+  'slots', (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'active', active, 'wal_status', wal_status, 'logical', slot_type = 'logical',
+        'retained', pg_wal_lsn_diff(CASE WHEN r.in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn)::bigint)), '[]'::json)
       FROM pg_replication_slots),
   'free_slots', current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
   'free_walsenders', current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'),
@@ -59,7 +60,7 @@ SELECT json_build_object(
   'settings', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN ('max_connections', 'max_worker_processes',
       'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction', 'max_replication_slots', 'wal_level', 'full_page_writes',
       'hot_standby', 'shared_preload_libraries', 'wal_keep_size', 'recovery_min_apply_delay', 'wal_log_hints', 'data_checksums',
-      'synchronous_standby_names', 'wal_segment_size', 'track_commit_timestamp', 'archive_mode')),
+      'synchronous_standby_names', 'wal_segment_size', 'track_commit_timestamp', 'archive_mode', 'max_slot_wal_keep_size')),
   'data_directory', coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '')
 )
 FROM (SELECT pg_is_in_recovery() AS in_recovery) r

@@ -1,5 +1,6 @@
 //! Report: what was seen and decided becomes conditions, status, Events and metrics. One status write a turn, and only when it differs.
 
+mod catch_up;
 mod conditions;
 mod events;
 mod metrics;

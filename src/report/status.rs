@@ -1,6 +1,7 @@
 //! The next status, from the last one and what was seen, decided and done. Pure.
 
 use super::{
+    catch_up::{build_catch_up, describe_lag},
     conditions::build_conditions,
     seeding::{build_seeding, measure_progress},
 };
@@ -64,7 +65,8 @@ pub fn build_status(seen: &Snapshot, decided: &Decided, effects: &Effects) -> Cl
         next.members = build_members(seen);
         next.seeding = build_seeding(seen, &last);
         next.progress = measure_progress(&next.seeding).map(|percent| format!("{percent}%"));
-        next.lag = build_lag(seen);
+        next.catch_up = build_catch_up(seen, last.catch_up.as_ref());
+        next.lag = describe_lag(seen, next.catch_up.as_ref());
         next.plan = Some(PlanStatus {
             findings: decided.findings.clone(),
             database_bytes: seen
@@ -183,17 +185,6 @@ fn name_upstream(seen: &Snapshot, member: &Member, server: &Server) -> Option<St
     };
     let known = seen.member_at(host, port).or_else(by_address);
     Some(known.map_or_else(|| format!("{host}:{port}"), |upstream| upstream.name.to_string()))
-}
-
-/// Lag of the leader in bytes, and how long the newest marker took or has been taking.
-fn build_lag(seen: &Snapshot) -> Option<String> {
-    let primary = *seen.primaries().first()?;
-    let follower = match primary.side {
-        Side::Source => seen.leader()?,
-        Side::Target => return None,
-    };
-    let bytes = primary.server()?.lsn?.bytes_after(follower.server()?.lsn?);
-    Some(format!("{bytes} B"))
 }
 
 /// Whether the migration is where the specification wants it.
