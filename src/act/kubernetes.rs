@@ -1,6 +1,8 @@
 //! Actions on the API server.
 
-use futures::future::try_join_all;
+use std::time::Duration;
+
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     batch::v1::CronJob,
@@ -12,7 +14,7 @@ use kube::{
     core::DynamicObject,
 };
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{API_DEADLINE, Error};
 use crate::{
@@ -22,6 +24,9 @@ use crate::{
     postgres::MemberName,
     resources::{Kind, Wanted},
 };
+
+/// The pause after the kubelet could not be asked.
+const NOT_ASKED: Duration = Duration::from_secs(1);
 
 async fn within<T>(what: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     match timeout(API_DEADLINE, call).await {
@@ -71,28 +76,23 @@ pub(super) async fn place(client: &Client, migration: &ClusterMigration, placeme
     Ok(())
 }
 
-/// Makes the kubelet look for what these pods mount. One that is gone needs nothing.
-pub(super) async fn refresh(
-    client: &Client,
-    migration: &ClusterMigration,
-    names: &[String],
-    now: Timestamp,
-) -> Result<(), Error> {
+/// Makes the kubelet look for what these pods mount. It looks by itself as well, only later: where it cannot be asked, nothing else waits for
+/// that but a moment, before it is asked again.
+pub(super) async fn refresh(client: &Client, migration: &ClusterMigration, names: &[String], now: Timestamp) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(migration));
     let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION_REFRESHED: now.to_string()}}}));
     let parameters = PatchParams::default();
     let patched = names.iter().map(async |name| {
         let what = format!("the annotation of pod {name}");
-        match within(&what, pods.patch(name, &parameters, &patch)).await {
-            Err(Error::Api {
-                because: kube::Error::Api(status),
-                ..
-            }) if status.code == 404 => Ok(()),
-            done => done.map(|_| ()),
+        let patched = within(&what, pods.patch(name, &parameters, &patch)).await;
+        if let Err(error) = &patched {
+            tracing::warn!(%error, "the kubelet was not asked for what the pod mounts");
         }
+        patched.is_ok()
     });
-    try_join_all(patched).await?;
-    Ok(())
+    if join_all(patched).await.contains(&false) {
+        sleep(NOT_ASKED).await;
+    }
 }
 
 /// Labels the pod of a member with its observed role, by which the Services find it.

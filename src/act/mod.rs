@@ -129,7 +129,10 @@ impl Actor<'_> {
         match action {
             Action::Apply(object) => kubernetes::apply(self.client, self.migration(), object).await,
             Action::Place(placement) => kubernetes::place(self.client, self.migration(), placement).await,
-            Action::Refresh { pods } => kubernetes::refresh(self.client, self.migration(), pods, self.seen.now).await,
+            Action::Refresh { pods } => {
+                kubernetes::refresh(self.client, self.migration(), pods, self.seen.now).await;
+                Ok(())
+            }
             Action::BeginSeeding {
                 system_identifier,
                 clone_source,

@@ -250,16 +250,15 @@ impl Haproxy {
             self.admin.end(&sessions).await.map(|()| sessions.len())
         };
         match ending.await {
-            Ok(0) => {}
+            Ok(0) => return,
             Ok(sessions) => info!(
                 sessions,
-                "sessions of static routes were ended where they do not lead any more"
+                "sessions of static routes are ended where they do not lead any more"
             ),
-            Err(error) => {
-                warn!(%error, "sessions of static routes could not be ended, and are once more");
-                self.draining.extend(due);
-            }
+            Err(error) => warn!(%error, "sessions of static routes could not be ended"),
         }
+        // Until a look finds none.
+        self.draining.extend(due);
     }
 
     /// Leads the servers of the running process to where they are wanted, reads that back, and only then lets clients in. Says whether it

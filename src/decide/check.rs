@@ -255,7 +255,7 @@ const CHECKS: [Facts; 44] = [
     Facts {
         check: Check::ImageNotCompared,
         id: "image-not-compared",
-        severity: Severity::Warn,
+        severity: Severity::Block,
         can_be_accepted: true,
         looks_at: "What the source uses could be read, so that the image could be compared with it.",
     },
@@ -401,6 +401,11 @@ impl Check {
     #[must_use]
     pub const fn can_be_accepted(self) -> bool {
         self.facts().can_be_accepted
+    }
+
+    /// Whether its finding makes the copy one that must not become primary, also where it is found late.
+    pub(super) const fn spoils_the_copy(self) -> bool {
+        matches!(self, Self::CollationVersion | Self::Locale | Self::ExtensionMissing)
     }
 
     /// The check of an identity.

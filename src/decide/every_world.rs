@@ -347,7 +347,7 @@ fn in_no_world_do_clients_reach_a_side_that_is_not_the_primary() {
         for action in &actions {
             if let Action::Place(placement) = action {
                 assert!(
-                    matches!(step, Step::Route | Step::Release),
+                    matches!(step, Step::Gate | Step::Route | Step::Release),
                     "{name}: clients are led in {step:?}"
                 );
                 let target = placement.text.contains("10.96.0.9:5432");
@@ -358,7 +358,7 @@ fn in_no_world_do_clients_reach_a_side_that_is_not_the_primary() {
                 continue;
             }
             assert!(
-                matches!(step, Step::Route | Step::Release),
+                matches!(step, Step::Gate | Step::Route | Step::Release),
                 "{name}: clients are released in {step:?}"
             );
             let target = object.body["data"]["haproxy.cfg"]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Action, check::Check};
 use crate::{
-    api::Finding,
+    api::{Finding, Severity},
     observe::{JobState, Listed, Snapshot},
     postgres::{Inventory, Server},
     resources::{Kind, build_probe, probe_name},
@@ -48,23 +48,51 @@ pub fn find_probe(seen: &Snapshot) -> Option<&JobState> {
     seen.objects.jobs.get(&probe_name(&seen.migration, &inventory(seen)))
 }
 
-/// The probe, where there is none for what the source uses now.
+/// The probe, where there is none for what the source uses now, or, where that is accepted, for an image of which nothing is known but that.
 pub fn plan_probe(seen: &Snapshot) -> Option<Action> {
+    let is_due = match &seen.inventory {
+        Listed::NotYet => false,
+        Listed::Seen(_) => true,
+        Listed::Failed(_) => {
+            let accepted = Check::ImageNotCompared.as_str();
+            seen.migration.spec.acknowledged.iter().any(|id| id == accepted)
+        }
+    };
     let inventory = inventory(seen);
     let key = (Kind::Job, probe_name(&seen.migration, &inventory));
-    (seen.inventory != Listed::NotYet && !seen.objects.applied.contains_key(&key))
+    (is_due && !seen.objects.applied.contains_key(&key))
         .then(|| Action::Apply(Box::new(build_probe(&seen.migration, &inventory))))
+}
+
+/// A finding for which the copy must not become primary, as far as it was not accepted.
+pub fn find_spoiling(findings: &[Finding]) -> Option<&Finding> {
+    findings.iter().find(|finding| {
+        finding.severity == Severity::Block && Check::find(&finding.check).is_some_and(Check::spoils_the_copy)
+    })
 }
 
 /// What the image lacks, as findings.
 pub fn find_in_image(seen: &Snapshot, source: &Server) -> Vec<Finding> {
+    let mut findings = find_by_probe(seen, source);
+    if let Listed::Failed(because) = &seen.inventory {
+        findings.push(Check::ImageNotCompared.finding(
+            None,
+            format!("what the source uses was not read, and the image not compared with it: {because}"),
+            "let the login of spec.source.credentials connect to every database that can be connected to",
+        ));
+    }
+    findings
+}
+
+fn find_by_probe(seen: &Snapshot, source: &Server) -> Vec<Finding> {
     let image = &seen.migration.spec.target.image;
-    let unusable = |because: String, remedy: &str| {
-        let message = format!("spec.target.image {image} {because}");
-        vec![Check::TargetImage.finding(None, message, remedy)]
-    };
     let inventory = inventory(seen);
     let probe = probe_name(&seen.migration, &inventory);
+    let unusable = |because: String, remedy: &str| {
+        let message = format!("spec.target.image {image} {because}");
+        let remedy = format!("{remedy}; to have it asked again, delete Job {probe}");
+        vec![Check::TargetImage.finding(None, message, remedy)]
+    };
     if let Some(problem) = seen.objects.pod_problems.get(&probe) {
         return unusable(
             format!("does not start: {problem}"),
@@ -73,25 +101,20 @@ pub fn find_in_image(seen: &Snapshot, source: &Server) -> Vec<Finding> {
     }
     match seen.objects.jobs.get(&probe) {
         None | Some(JobState::Running(_)) => Vec::new(),
+        Some(JobState::Failed(said)) if said.is_empty() => unusable(
+            "ended without a word".to_owned(),
+            "see whether its node had memory for it (a LimitRange may give it too little), or whether it was evicted",
+        ),
         Some(JobState::Failed(said)) => unusable(
             format!("is not usable: {said}"),
-            "name an image with PostgreSQL's programs on PATH and a POSIX shell, in which the user of spec.target.podTemplate.runAsUser can run initdb",
+            "name an image with PostgreSQL's programs on PATH and a POSIX shell, in which the user of spec.target.podTemplate.runAsUser has a \
+             name and can run initdb",
         ),
         Some(JobState::Succeeded(said)) => match read(said) {
-            Ok(lacks) => {
-                let mut findings = compare(image, source, &inventory, &lacks);
-                if let Listed::Failed(because) = &seen.inventory {
-                    findings.push(Check::ImageNotCompared.finding(
-                        None,
-                        format!("what the source uses was not read, and the image not compared with it: {because}"),
-                        "let the login of spec.source.credentials connect to every database that can be connected to",
-                    ));
-                }
-                findings
-            }
+            Ok(lacks) => compare(image, source, &inventory, &lacks),
             Err(because) => unusable(
                 format!("gave an answer that is not understood: {because}"),
-                "delete the Job of the probe, so that it is asked again",
+                "this is not the image's fault",
             ),
         },
     }
@@ -276,11 +299,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{
-        api::{DesiredPhase, Severity},
-        decide::world::World,
-        postgres::Listing,
-    };
+    use crate::{api::DesiredPhase, decide::world::World, postgres::Listing};
 
     fn uses() -> Listing {
         serde_json::from_value(json!({
@@ -359,6 +378,19 @@ mod tests {
             matches!(&wrong[..], [(id, _, _)] if id == "target-version"),
             "{wrong:?}"
         );
+    }
+
+    #[test]
+    fn what_spoils_a_copy_keeps_a_switch_from_beginning_until_it_is_accepted() {
+        let find = |lacks: &Value| {
+            let world = World::new(DesiredPhase::Switched).probed(&uses(), lacks);
+            find_in_image(&world.seen, world.seen.member("a1").unwrap().server().unwrap())
+        };
+        assert!(find_spoiling(&find(&json!({"extensions": {"hstore": "1.9"}}))).is_none());
+        let mut findings = find(&json!({"extensions": {"hstore": null}}));
+        assert_eq!(find_spoiling(&findings).unwrap().check, "extension-missing");
+        crate::decide::check::accept(&mut findings, &["extension-missing".to_owned()]);
+        assert!(find_spoiling(&findings).is_none());
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub use switchover::{Answer, Effect, Observation, Row, TABLE, phase_of, render};
 pub use way_back::way_back_until;
 
 use crate::{
-    api::{DesiredPhase, Outcome, Phase, Reason, Side, Step},
-    observe::Snapshot,
+    api::{DesiredPhase, Finding, Outcome, Phase, Reason, Side, Step},
+    observe::{Listed, Snapshot},
 };
 
 /// How long nothing is done when clients were just released: they log in anew now, and need the servers for that.
@@ -95,7 +95,7 @@ pub fn decide(seen: &Snapshot, agent_image: &str) -> Decided {
     }
 }
 
-fn decide_from(seen: &Snapshot, agent_image: &str, findings: &[crate::api::Finding]) -> Decision {
+fn decide_from(seen: &Snapshot, agent_image: &str, findings: &[Finding]) -> Decision {
     let status = seen.migration.status.clone().unwrap_or_default();
     // What was begun comes first: an intent on record is an effect that may have happened.
     if let Some(running) = status.switchover.as_ref().filter(|record| !record.step.is_terminal()) {
@@ -171,11 +171,11 @@ fn decide_from(seen: &Snapshot, agent_image: &str, findings: &[crate::api::Findi
             };
         }
     }
-    decide_at_source(seen, agent_image)
+    decide_at_source(seen, agent_image, findings)
 }
 
 /// The source is primary: the target is brought to follow it, and the switchover begins when that is asked for.
-fn decide_at_source(seen: &Snapshot, agent_image: &str) -> Decision {
+fn decide_at_source(seen: &Snapshot, agent_image: &str, findings: &[Finding]) -> Decision {
     let home = switchover::home_phase(seen);
     let desired = seen.migration.spec.phase;
     let completes = desired == DesiredPhase::Completed && home == Phase::RolledBack;
@@ -202,7 +202,22 @@ fn decide_at_source(seen: &Snapshot, agent_image: &str) -> Decision {
         told: Told::new(home, Reason::Synchronized, message),
         recheck: Duration::from_secs(2),
     };
+    if matches!(desired, DesiredPhase::Replicating | DesiredPhase::Switched)
+        && let Some(spoiling) = image::find_spoiling(findings)
+    {
+        return Decision::Halt {
+            told: Told::new(
+                home,
+                Reason::PreflightFailed,
+                format!(
+                    "{} follows, and must not become primary as it is: {}: {}",
+                    pair.follower, spoiling.message, spoiling.remedy
+                ),
+            ),
+        };
+    }
     if desired == DesiredPhase::Replicating
+        && matches!(seen.inventory, Listed::Seen(_))
         && let Some(probe) = image::plan_probe(seen)
     {
         return Decision::Act {

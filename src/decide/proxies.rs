@@ -3,7 +3,7 @@
 use super::check::Check;
 use crate::{
     agent::Report,
-    api::{Finding, Haproxy, ProxyPolicy},
+    api::{Finding, ProxyPolicy},
     observe::{Misfit, ProxyPod, Snapshot},
 };
 
@@ -63,23 +63,19 @@ const WITHOUT_AGENT: &str = "the HAProxy pods have no agent: at a switch their c
 const ADD_AN_AGENT: &str = "nothing, where that is good enough; else put the agent beside HAProxy, or PgBouncer before it, whose clients wait \
     (docs/own-haproxy.md)";
 
-/// Whether the kubelet has had the time that it takes at worst.
-fn is_overdue(seen: &Snapshot, pod: &ProxyPod) -> bool {
-    let patience = jiff::SignedDuration::from_secs(5);
-    pod.refreshed.is_some_and(|at| seen.now.duration_since(at) > patience)
-}
-
 /// What is wrong with HAProxy pods of the user's own, or that a switch would go on without, as findings.
 pub fn find_in_proxies(seen: &Snapshot) -> Vec<Finding> {
-    let watched = |haproxy: &Haproxy| haproxy.own.is_some() || haproxy.policy == ProxyPolicy::BestEffort;
-    let traffic = seen.migration.spec.traffic.as_ref();
-    if !traffic.is_some_and(|traffic| watched(&traffic.haproxy)) || seen.traffic.routing.is_none() {
+    let Some(traffic) = &seen.migration.spec.traffic else {
         return Vec::new();
-    }
-    let is_mounted = traffic.is_some_and(|traffic| traffic.haproxy.mounted().is_some());
+    };
+    let is_mounted = traffic.haproxy.mounted().is_some();
     let mut found = Vec::new();
     if is_mounted {
         found.push(Check::HaproxyWithoutAgent.finding(None, WITHOUT_AGENT, ADD_AN_AGENT));
+    }
+    let is_watched = traffic.haproxy.own.is_some() || traffic.haproxy.policy == ProxyPolicy::BestEffort;
+    if !is_watched || seen.traffic.routing.is_none() {
+        return found;
     }
     let mut tell = |message: String, remedy: &str| found.push(Check::Haproxy.finding(None, message, remedy));
     if seen.traffic.pods.is_empty() {
@@ -102,7 +98,7 @@ pub fn find_in_proxies(seen: &Snapshot) -> Vec<Finding> {
                 format!("HAProxy in pod {} does not tell what it runs", pod.name),
                 "see its log: it runs without the routes, or the operator's pod does not reach port 8405 of it (docs/own-haproxy.md)",
             ),
-            Some(_) if is_mounted && !leads && is_overdue(seen, pod) => tell(
+            Some(_) if is_mounted && !leads => tell(
                 format!("HAProxy in pod {} goes on with a former routing", pod.name),
                 "let something in the pod reload HAProxy when its file changes (docs/own-haproxy.md), and see its log for what it refuses",
             ),
@@ -210,12 +206,8 @@ mod tests {
         assert!(find_in_proxies(&world.seen)[0].message.contains("two minutes at worst"));
         assert_eq!(told(&world), Vec::<String>::new());
         world.seen.traffic.pods[0].misfits = vec![Misfit::FileBySubPath];
-        world.seen.traffic.pods[0].refreshed = Some(world.seen.now);
         world.seen.traffic.pods[0].report.as_mut().unwrap().wanted = 2;
-        assert!(
-            matches!(&told(&world)[..], [one] if one.contains("haproxy-1: HAProxy has the file with the routes by subPath"))
-        );
-        world.pass(6);
+        assert!(told(&world)[0].contains("haproxy-1: HAProxy has the file with the routes by subPath"));
         assert!(told(&world)[1].contains("haproxy-1 goes on with a former routing"));
         world.seen.traffic.pods[0].report = None;
         assert!(told(&world)[1].contains("haproxy-1 does not tell what it runs"));

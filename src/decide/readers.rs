@@ -112,8 +112,9 @@ pub fn decide_readers(seen: &Snapshot, primary: &str, told: &Told) -> Option<Dec
     if only.name.as_str() != primary {
         return None;
     }
-    Some(Decision::Act {
-        actions: vec![plan_readers(seen, only)?],
+    let actions = plan_readers(seen, only);
+    (!actions.is_empty()).then(|| Decision::Act {
+        actions,
         effect: None,
         told: told.clone(),
     })

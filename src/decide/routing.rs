@@ -13,15 +13,15 @@ use crate::{
     address::{Address, Port},
     agent::{Desired, Report},
     api::{Haproxy, OwnConfigMap, OwnForm, Part, PostgresRole, ProxyPolicy, Side},
-    haproxy::{Configuration, Form, Route, RouteKind, RouteName, State, replace_block},
+    haproxy::{Configuration, Form, MARK, Route, RouteKind, RouteName, State, replace_block},
     observe::{Lead, Member, Placed, ProxyPod, Snapshot},
     resources::{Kind, build_haproxy, build_routing, listen_port, routing_name},
 };
 
 /// When the kubelet is asked again during a switchover. Asked in the moment of the write, it may have looked just before.
 const REFRESH_AT_ONCE: SignedDuration = SignedDuration::from_secs(1);
-/// The same while nobody waits.
-const REFRESH_AT_LEISURE: SignedDuration = SignedDuration::from_secs(30);
+/// The same while nobody waits: the kubelet looks by itself once a minute or so.
+const REFRESH_AT_LEISURE: SignedDuration = SignedDuration::from_mins(5);
 
 /// The configuration in which every route leads to the side of `primary`.
 ///
@@ -114,7 +114,7 @@ pub fn plan_steady(seen: &Snapshot, primary: &Member, agent_image: &str) -> Resu
     let mut wanted = vec![build_routing(&seen.migration, &routing)];
     wanted.extend(build_haproxy(&seen.migration, traffic, agent_image));
     let mut actions = plan_apply(seen, wanted);
-    actions.extend(plan_mounted(seen, &routing, REFRESH_AT_LEISURE)?);
+    actions.extend(plan_mounted(seen, &routing, pace(seen, &routing))?);
     Ok(actions)
 }
 
@@ -122,7 +122,7 @@ pub fn plan_steady(seen: &Snapshot, primary: &Member, agent_image: &str) -> Resu
 fn plan_open(seen: &Snapshot, primary: &Member) -> Result<Desired, String> {
     let highest = find_highest(seen);
     let same = Desired::from(&plan_configuration(seen, primary, highest, State::Open)?);
-    if seen.traffic.routing.as_ref() == Some(&same) {
+    if seen.traffic.routing.as_ref() == Some(&same) && find_drift_in_place(seen).is_none() {
         return Ok(same);
     }
     Ok(Desired::from(&plan_configuration(
@@ -133,15 +133,35 @@ fn plan_open(seen: &Snapshot, primary: &Member) -> Result<Desired, String> {
     )?))
 }
 
-/// What tells HAProxy which standbys may serve readers now, where that is all that it has to be told; for as long as nothing else of it is
-/// planned.
-pub fn plan_readers(seen: &Snapshot, primary: &Member) -> Option<Action> {
-    let routing = seen.traffic.routing.as_ref()?;
-    let running = Configuration::parse(&routing.configuration).ok()?;
-    let wanted = plan_open(seen, primary).ok()?;
-    let differs =
-        *routing != wanted && Configuration::parse(&wanted.configuration).is_ok_and(|to| to.leads_as(&running));
-    differs.then(|| Action::Apply(Box::new(build_routing(&seen.migration, &wanted))))
+/// What tells HAProxy which standbys may serve readers now, where that is all that it has to be told, and what brings it to pods without an
+/// agent; for as long as nothing else of it is planned.
+pub fn plan_readers(seen: &Snapshot, primary: &Member) -> Vec<Action> {
+    let Some(routing) = &seen.traffic.routing else {
+        return Vec::new();
+    };
+    let running = Configuration::parse(&routing.configuration);
+    let (Ok(running), Ok(wanted)) = (running, plan_open(seen, primary)) else {
+        return Vec::new();
+    };
+    if !Configuration::parse(&wanted.configuration).is_ok_and(|to| to.leads_as(&running)) {
+        return Vec::new();
+    }
+    let mut actions = Vec::new();
+    if *routing != wanted {
+        actions.push(Action::Apply(Box::new(build_routing(&seen.migration, &wanted))));
+    }
+    // Where there is no place for it, the gate tells so.
+    actions.extend(plan_mounted(seen, &wanted, pace(seen, &wanted)).unwrap_or_default());
+    actions
+}
+
+/// How soon the kubelet is asked again: at once where this routing is only being written.
+fn pace(seen: &Snapshot, routing: &Desired) -> SignedDuration {
+    if seen.traffic.routing.as_ref() == Some(routing) {
+        REFRESH_AT_LEISURE
+    } else {
+        REFRESH_AT_ONCE
+    }
 }
 
 /// A change of the routing after the operator had written it.
@@ -166,8 +186,14 @@ pub fn find_drift(seen: &Snapshot) -> Option<Drift<'_>> {
             config_map: None,
         });
     }
-    match (&seen.traffic.placed, routing) {
-        (Placed::Seen { generation, editor, .. }, Some(routing)) if *generation == Some(routing.generation) => {
+    find_drift_in_place(seen)
+}
+
+/// Who changed the routing in the user's ConfigMap after the operator had written the present one there.
+fn find_drift_in_place(seen: &Snapshot) -> Option<Drift<'_>> {
+    let routing = seen.traffic.routing.as_ref()?;
+    match &seen.traffic.placed {
+        Placed::Seen { generation, editor, .. } if *generation == Some(routing.generation) => {
             let own = find_own_config_map(seen)?;
             plan_placement(seen, own, routing).ok()??;
             Some(Drift {
@@ -238,14 +264,25 @@ fn plan_mounted(seen: &Snapshot, routing: &Desired, again: SignedDuration) -> Re
 /// What is to be written into the ConfigMap of the user's; nothing where it says so already.
 fn plan_placement(seen: &Snapshot, own: &OwnConfigMap, routing: &Desired) -> Result<Option<Placement>, String> {
     let name = &own.name;
-    let (resource_version, present) = match &seen.traffic.placed {
+    let (resource_version, present, generation) = match &seen.traffic.placed {
         Placed::Unknown => return Ok(None),
         Placed::Missing => return Err(format!("ConfigMap {name}, for the routes, is not there: create it")),
         Placed::Seen {
-            resource_version, text, ..
-        } => (resource_version, text),
+            resource_version,
+            text,
+            generation,
+            ..
+        } => (resource_version, text, generation),
     };
     let text = match (own.part, present) {
+        (Part::Key, Some(present))
+            if generation.is_none() && !present.trim().is_empty() && !present.starts_with(MARK) =>
+        {
+            return Err(format!(
+                "ConfigMap {name}, key {}, has something of yours in it: name a key that is empty or not there, or use part: Block",
+                own.key
+            ));
+        }
         (Part::Key, _) => routing.configuration.clone(),
         (Part::Block, None) => {
             return Err(format!(
@@ -293,6 +330,7 @@ pub fn plan_switch(seen: &Snapshot, primary: &Member, first: u64, state: State) 
         .as_ref()
         .filter(|routing| routing.generation >= first)
         && routing.generation == highest
+        && find_drift_in_place(seen).is_none()
         && *routing == Desired::from(&plan_configuration(seen, primary, highest, state)?)
     {
         return Ok((highest, plan_mounted(seen, routing, REFRESH_AT_ONCE)?));

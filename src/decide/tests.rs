@@ -1358,6 +1358,60 @@ fn an_attempt_that_is_undone_without_an_agent_leaves_the_routing_as_it_was() {
 }
 
 #[test]
+fn an_attempt_is_undone_to_its_end_also_where_the_users_configmap_has_no_place_any_more() {
+    let mut world = World::switching(Step::Release);
+    world.mount();
+    world.seen.traffic.placed = crate::observe::Placed::Missing;
+    assert_eq!(world.advances_to(), Some(Step::Aborted));
+}
+
+#[test]
+fn pgbouncer_waits_for_every_pod_without_an_agent_since_a_late_one_leads_to_the_old_side() {
+    let mut world = World::switching(Step::Route);
+    begun(&mut world, Step::Route);
+    world.mount();
+    world.pool();
+    world.pause(0);
+    world.route(true, 5, State::Open);
+    world.place_routing();
+    let now = world.seen.now;
+    for pod in &mut world.seen.traffic.pods {
+        pod.refreshed = Some(now + jiff::SignedDuration::from_secs(9));
+    }
+    world.seen.traffic.pods[1].report.as_mut().unwrap().wanted = 3;
+    world.pass(9);
+    assert!(
+        waits(&world).contains("haproxy-2"),
+        "a minute is not too long for a kubelet"
+    );
+    world.pass(2);
+    let told = match world.decide().decision {
+        Decision::Act { actions, told, .. } if !refreshed(&actions).is_empty() => told,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told.reason, Reason::Switching);
+    world.seen.traffic.pods[1].refreshed = Some(world.seen.now);
+    match world.decide().decision {
+        // Status is written for it: nobody is told otherwise why clients do not come back.
+        Decision::Wait { told, .. } => assert_eq!(told.reason, Reason::NeedsAttention),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn while_the_gate_waits_the_routing_is_placed_and_put_right_all_the_same() {
+    let mut world = World::switching(Step::Gate);
+    world.mount();
+    world.route(false, 3, State::Open);
+    world.change("a1", |a1| a1.prepared_transactions = 1);
+    world.place("    maxconn 1\n");
+    let due = actions(&world);
+    assert_eq!(placed(&due).unwrap().generation, 4);
+    world.place_routing();
+    assert!(waits(&world).contains("prepared"), "{}", waits(&world));
+}
+
+#[test]
 fn a_switch_does_not_begin_its_stop_where_the_users_configmap_has_no_place_for_the_routing() {
     let mut world = World::switching(Step::Arm);
     world.set("a1", server(false));
@@ -1381,7 +1435,10 @@ fn a_block_that_somebody_changed_is_put_right_and_told_of() {
     world.seen.objects.applied.insert(key, hash);
     assert_eq!(super::find_drift(&world.seen), None);
     world.place("    maxconn 1\n");
-    assert_eq!(placed(&actions(&world)).unwrap().resource_version, "12");
+    let due = actions(&world);
+    assert_eq!(placed(&due).unwrap().resource_version, "12");
+    // By a number that no HAProxy runs: the present one may stand for what somebody wrote.
+    assert_eq!(placed(&due).unwrap().generation, 4);
     let drift = super::find_drift(&world.seen).unwrap();
     assert_eq!((drift.by, drift.config_map), ("somebody", Some("edge")));
     let status = crate::report::build_status(&world.seen, &world.decide(), &crate::act::Effects::default());

@@ -34,6 +34,11 @@ const SECTIONS: [&str; 19] = [
 /// A sentence: the marks are missing, doubled or in the wrong order, or what follows them would change its meaning.
 pub fn replace_block(text: &str, name: &str, configuration: &Configuration) -> Result<String, String> {
     let block = find_block(text, name)?;
+    if configuration.form().is_variables() && text[..block.start].contains("${MITOSIS_ROUTE_") {
+        return Err(format!(
+            "a variable of the routes is used before `# BEGIN mitosis {name}`, where it has no value yet: put both marks before it"
+        ));
+    }
     ensure_own_sections(&text[block.end..], name, configuration.form())?;
     let mut whole = text.to_owned();
     whole.replace_range(block, &configuration.render());
@@ -173,6 +178,9 @@ mod tests {
             .contains("listen web")
         );
         assert!(place("frontend web\n", Form::MountedVariables).is_ok());
+        let late = "backend b\n    server a \"${MITOSIS_ROUTE_WRITE-10.0.0.1:5432}\"\n# BEGIN mitosis shop\n# END mitosis shop\n";
+        let refused = replace_block(late, "shop", &routes(Form::MountedVariables, 1)).unwrap_err();
+        assert!(refused.contains("put both marks before it"), "{refused}");
     }
 
     proptest! {

@@ -162,6 +162,8 @@ defaults mitosis
     load-server-state-from-file none
 ";
 
+/// The first line of every configuration.
+pub const MARK: &str = "# Written by mitosis: changes made here by hand are lost.";
 /// Where an agent, or a HAProxy without one, tells what HAProxy runs.
 pub const REPORT_PORT: u16 = 8405;
 
@@ -284,7 +286,7 @@ impl Configuration {
     /// Whether this one differs from another one in nothing but the standbys that are left out.
     #[must_use]
     pub fn leads_as(&self, other: &Self) -> bool {
-        let alike = |(mine, theirs): (&Route, &Route)| mine.to == theirs.to;
+        let alike = |(mine, theirs): (&Route, &Route)| mine.to == theirs.to && mine.drain == theirs.drain;
         self.state == other.state && self.has_form_of(other) && self.routes.iter().zip(&other.routes).all(alike)
     }
 
@@ -297,7 +299,7 @@ impl Configuration {
     pub fn render(&self) -> String {
         let mut text = format!(
             "\
-# Written by mitosis: changes made here by hand are lost.
+{MARK}
 {form}
 global
     # {state}

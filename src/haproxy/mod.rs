@@ -11,7 +11,7 @@ mod version;
 
 pub use block::replace_block;
 use configuration::MAXCONN;
-pub use configuration::{Configuration, Form, REPORT_PORT, Route, RouteKind, State};
+pub use configuration::{Configuration, Form, MARK, REPORT_PORT, Route, RouteKind, State};
 pub use name::RouteName;
 pub use process::Processes;
 pub use runtime::{Admin, Lead, Master, Reload, RuntimeError, Service};

@@ -205,10 +205,12 @@ impl Admin {
 
     /// Ends single sessions. One that has just ended by itself is none to complain of.
     pub async fn end(&self, sessions: &[Session]) -> Result<(), RuntimeError> {
-        let commands = sessions
-            .iter()
-            .map(|session| format!("shutdown session {}", session.id));
-        self.0.ask(&join(commands)).await.map(drop)
+        // A line must fit into HAProxy's buffer.
+        for some in sessions.chunks(100) {
+            let commands = some.iter().map(|session| format!("shutdown session {}", session.id));
+            self.0.ask(&join(commands)).await?;
+        }
+        Ok(())
     }
 
     /// HAProxy's own line on each session of these backends, shortened; it names the client as `src=`.

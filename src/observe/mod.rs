@@ -172,8 +172,10 @@ pub async fn observe(
     };
     let mut inventory = Listed::NotYet;
     if let (Focus::Everything, Ok(credentials)) = (focus, &kept.credentials) {
-        let leading = leads.fill(&mut traffic, &places, migration, &members, credentials);
-        ((), inventory) = futures::future::join(leading, inventories.look(migration, &members, credentials)).await;
+        inventory = inventories.look(migration, &members, credentials);
+        leads
+            .fill(&mut traffic, &places, migration, &members, credentials)
+            .await;
     }
     let snapshot = Snapshot {
         now: Timestamp::now(),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -12,7 +13,22 @@ use crate::address::Address;
 
 /// Time for the answer of one database.
 const ANSWER: Duration = Duration::from_secs(5);
-const INVENTORY: &str = include_str!("inventory.sql");
+/// Version and databases. One whose DROP DATABASE was interrupted (-2) lets nobody in.
+const DATABASES: &str = "SELECT json_build_array(current_setting('server_version_num')::int, coalesce(json_agg(datname ORDER BY datname), '[]')) \
+    FROM pg_database WHERE datallowconn AND datconnlimit <> -2";
+/// The question to PostgreSQL from 15 on.
+static INVENTORY: LazyLock<String> = LazyLock::new(|| ask_with("pg_database_collation_actual_version(p.oid)"));
+/// The same before, where a database's own collation tells no version; all of the C library have the same, but for C.UTF-8, which has none.
+static INVENTORY_14: LazyLock<String> = LazyLock::new(|| {
+    ask_with(
+        "CASE WHEN datcollate NOT IN ('C', 'POSIX') AND datcollate NOT ILIKE 'C.%' \
+         THEN (SELECT max(pg_collation_actual_version(oid)) FROM pg_collation WHERE collprovider = 'c') END",
+    )
+});
+
+fn ask_with(version_of_database: &str) -> String {
+    include_str!("inventory.sql").replace("{version_of_database}", version_of_database)
+}
 
 /// What a cluster uses of the machine it runs on, in all of its databases.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,15 +99,15 @@ impl Listing {
 pub async fn fetch_listing(login: &Login, address: &Address) -> Result<Listing, Error> {
     let what = "listing the databases";
     let session = login.connect(address).await?;
-    let sql = "SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database WHERE datallowconn";
-    let row = session.prepared_row(what, ANSWER, sql, &[]).await?;
+    let row = session.prepared_row(what, ANSWER, DATABASES, &[]).await?;
     let answer: serde_json::Value = row.try_get(0).map_err(Error::statement(what))?;
-    let databases: Vec<String> = understand(what, answer)?;
+    let (version, databases): (u32, Vec<String>) = understand(what, answer)?;
+    let question: &'static str = if version < 150_000 { &INVENTORY_14 } else { &INVENTORY };
     let mut listing = Listing::default();
     for database in databases {
         let what = "reading what a database uses";
         let session = login.connect_to(address, &database).await?;
-        let row = session.prepared_row(what, ANSWER, INVENTORY, &[]).await?;
+        let row = session.prepared_row(what, ANSWER, question, &[]).await?;
         let answer: serde_json::Value = row.try_get(0).map_err(Error::statement(what))?;
         listing.add(understand(what, answer)?);
     }

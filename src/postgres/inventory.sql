@@ -1,5 +1,5 @@
 -- What one database uses of the machine it runs on, and what a copy of it has otherwise. Catalogs differ between versions; a column that is missing
--- is null.
+-- is null. The operator puts in how the version tells by which rules a database sorts now.
 SELECT json_build_object(
   'platform', split_part(substring(version() FROM ' on ([^, ]+)'), '-', 1),
   'layout', (SELECT json_object_agg(key, value #>> '{}') FROM jsonb_each(to_jsonb(i)) WHERE key IN ('max_data_alignment', 'database_block_size',
@@ -7,9 +7,7 @@ SELECT json_build_object(
       'large_object_chunk_size', 'float8_pass_by_value')),
   'collations', (SELECT coalesce(json_agg(DISTINCT jsonb_build_object('provider', c.provider, 'locale', c.locale, 'version', c.version)), '[]')
       FROM (
-          SELECT d.provider, d.locale, coalesce(pg_collation_actual_version(100),
-              -- Before PostgreSQL 15 a database's own collation tells no version; all of one library have the same, but for C.UTF-8, which has none.
-              CASE WHEN current_setting('server_version_num')::int < 150000 AND d.locale NOT ILIKE 'C.%' THEN (SELECT max(pg_collation_actual_version(oid)) FROM pg_collation WHERE collprovider = 'c') END)
+          SELECT d.provider, d.locale, d.version
           UNION
           -- Order matters where it is on disk.
           SELECT l.collprovider::text, coalesce(to_jsonb(l) ->> 'colliculocale', to_jsonb(l) ->> 'colllocale', l.collcollate),
@@ -36,14 +34,14 @@ SELECT json_build_object(
   'subscriptions', (SELECT coalesce(json_agg(s), '[]') FROM (SELECT format('%I of %I', s.subname, current_database()) FROM pg_subscription s
       JOIN pg_database o ON o.oid = s.subdbid AND o.datname = current_database() ORDER BY 1 LIMIT 8) s (s)),
   'stale_collations', (SELECT coalesce(json_agg(DISTINCT t), '[]') FROM (
-          SELECT format('database %I', current_database()) WHERE d.built IS NOT NULL AND d.built IS DISTINCT FROM pg_collation_actual_version(100)
+          SELECT format('database %I', current_database()) WHERE d.built IS NOT NULL AND d.built IS DISTINCT FROM d.version
           UNION
           SELECT format('collation %s of %I', l.oid::regcollation, current_database()) FROM pg_index x
           CROSS JOIN LATERAL unnest(x.indcollation::oid[]) k (oid) JOIN pg_collation l ON l.oid = k.oid AND l.collprovider <> 'd'
           WHERE l.collversion IS NOT NULL AND l.collversion IS DISTINCT FROM pg_collation_actual_version(l.oid)
       ) t (t))
 )
-FROM (SELECT datcollate, datctype, to_jsonb(p) ->> 'datcollversion' AS built, coalesce(to_jsonb(p) ->> 'datlocprovider', 'c') AS provider,
+FROM (SELECT datcollate, datctype, to_jsonb(p) ->> 'datcollversion' AS built, {version_of_database} AS version, coalesce(to_jsonb(p) ->> 'datlocprovider', 'c') AS provider,
           coalesce(to_jsonb(p) ->> 'daticulocale', to_jsonb(p) ->> 'datlocale', datcollate) AS locale
       FROM pg_database p WHERE datname = current_database()) d
 CROSS JOIN pg_control_init() i

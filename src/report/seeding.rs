@@ -37,6 +37,7 @@ pub fn build_seeding(seen: &Snapshot, last: &ClusterMigrationStatus) -> Vec<Seed
                 let done = if is_lost { 0 } else { before.bytes_done };
                 (before.from.clone(), done, before.bytes_total)
             });
+            let is_sent = sent.is_some();
             let (from, done, total) = sent.or(known).unwrap_or_default();
             let seeding = SeedingStatus {
                 member: name,
@@ -50,7 +51,8 @@ pub fn build_seeding(seen: &Snapshot, last: &ClusterMigrationStatus) -> Vec<Seed
                 last_failure,
             };
             match before {
-                _ if complete || total == 0 => seeding,
+                // Between the last byte and the first start it is verified, which has no rate.
+                _ if complete || total == 0 || !is_sent => seeding,
                 Some(before) => measure(seeding, before, seen.now),
                 None => measure(seeding.clone(), &seeding, seen.now),
             }

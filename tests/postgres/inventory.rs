@@ -63,6 +63,9 @@ async fn what_a_source_uses_is_listed_from_every_database_and_an_image_like_it_l
     // A locale without a version, which not every machine has.
     let utf8 = "CREATE DATABASE third TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'";
     let _ = session.batch_execute(utf8).await;
+    // One that ICU sorts as a whole, which there is from PostgreSQL 15 on.
+    let icu_database = "CREATE DATABASE fourth TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'fr'";
+    let has_icu_database = session.batch_execute(icu_database).await.is_ok();
     session
         .batch_execute("ALTER ROLE mitosis IN DATABASE other SET timezone = 'Europe/Berlin'")
         .await
@@ -95,6 +98,9 @@ async fn what_a_source_uses_is_listed_from_every_database_and_an_image_like_it_l
     assert_eq!(inventory.layout["database_block_size"], "8192");
     let sorted: Vec<&str> = inventory.collations.iter().map(|c| c.provider.as_str()).collect();
     assert_eq!(sorted.contains(&"i"), !icu.is_empty(), "{inventory:?}");
+    let of_database = inventory.collations.iter().find(|c| c.locale == "fr");
+    let version = of_database.and_then(|c| c.version.as_ref());
+    assert_eq!(version.is_some(), has_icu_database, "{inventory:?}");
 
     let mut inventory = inventory.clone();
     inventory.extensions.get_mut("plpgsql").unwrap().remove("0.9");

@@ -39,6 +39,8 @@ const AT_ONCE: f64 = 0.5;
 const AT_GATE: Duration = Duration::from_secs(1);
 /// A link whose upstream was not heard of for longer is not fresh, in seconds.
 const FRESH: f64 = 5.0;
+/// Seconds after which a person is told what keeps clients from the new primary.
+const ROUTE_PATIENCE: f64 = 10.0;
 /// Seconds after which a missing server needs a person.
 const PATIENCE: f64 = 5.0;
 
@@ -396,6 +398,8 @@ impl Turn<'_> {
             Step::Follow | Step::Finish => Reason::OldSideBehind,
             // Clients wait and only a person can bring the server back.
             Step::Restore | Step::Promote if self.waiting() > PATIENCE => Reason::MemberUnreachable,
+            // Else status would be silent for as long as clients are not led to the new primary.
+            Step::Route if self.waiting() > ROUTE_PATIENCE => Reason::NeedsAttention,
             Step::Restore | Step::Release => Reason::Aborted,
             _ => Reason::Switching,
         };

@@ -191,6 +191,10 @@ impl Turn<'_> {
 
     fn at_late_release(&self, other: Observed) -> Observed {
         let (_, first) = self.wanted_routing();
+        // A pod that holds nobody leads to the old side until it is turned over.
+        if !has_held_routes(self.seen) {
+            return other;
+        }
         let is_late = other.0 == Seen::ProxiesBehind && self.waiting() > PROXY_PATIENCE;
         if is_late && is_led_by_one(self.seen, first) && !list_paused(self.seen).is_empty() {
             return plain(Seen::PoolersPaused);
@@ -217,6 +221,10 @@ impl Turn<'_> {
         };
         if nothing {
             return plain(Seen::NoRoutes);
+        }
+        if self.record.step == Step::Release && !has_held_routes(self.seen) {
+            // Nobody was held, and nothing was changed that is to be taken back.
+            return plain(Seen::ProxiesDone);
         }
         let (primary, first) = self.wanted_routing();
         match plan_switch(self.seen, primary, first, state) {
@@ -251,11 +259,9 @@ impl Turn<'_> {
     }
 
     /// Whom the routing of this step leads to, and its generation unless somebody wrote a later one.
-    pub(super) fn wanted_routing(&self) -> (&Member, u64) {
+    pub(super) const fn wanted_routing(&self) -> (&Member, u64) {
         match self.record.step {
             Step::Route => (self.new, self.record.generation + 1),
-            // Nobody was held, and nothing is to be released: what was there when the gate opened is what leads clients.
-            Step::Release if !has_held_routes(self.seen) => (self.old, self.record.generation.saturating_sub(1)),
             Step::Release => (self.old, self.record.generation + 1),
             _ => (self.old, self.record.generation),
         }
