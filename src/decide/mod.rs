@@ -6,6 +6,7 @@ mod decision;
 mod ending;
 mod image;
 mod members;
+mod mounted;
 mod poolers;
 mod preflight;
 mod proxies;

@@ -2,26 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use jiff::SignedDuration;
-
 use super::{
-    Action, Placement,
+    Action,
     members::plan_apply,
+    mounted::{find_drift_in_place, plan_mounted, plan_mounted_at_once},
     readers::{list_left_out, list_standbys},
 };
 use crate::{
     address::{Address, Port},
     agent::{Desired, Report},
-    api::{Haproxy, OwnConfigMap, OwnForm, Part, PostgresRole, ProxyPolicy, Side},
-    haproxy::{Configuration, Form, MARK, Route, RouteKind, RouteName, State, replace_block},
-    observe::{Lead, Member, Placed, ProxyPod, Snapshot},
+    api::{Haproxy, OwnForm, PostgresRole, ProxyPolicy, Side},
+    haproxy::{Configuration, Form, Route, RouteKind, RouteName, State},
+    observe::{Lead, Member, ProxyPod, Snapshot},
     resources::{Kind, build_haproxy, build_routing, listen_port, routing_name},
 };
-
-/// When the kubelet is asked again during a switchover. Asked in the moment of the write, it may have looked just before.
-const REFRESH_AT_ONCE: SignedDuration = SignedDuration::from_secs(1);
-/// The same while nobody waits: the kubelet looks by itself once a minute or so.
-const REFRESH_AT_LEISURE: SignedDuration = SignedDuration::from_mins(5);
 
 /// The configuration in which every route leads to the side of `primary`.
 ///
@@ -114,7 +108,7 @@ pub fn plan_steady(seen: &Snapshot, primary: &Member, agent_image: &str) -> Resu
     let mut wanted = vec![build_routing(&seen.migration, &routing)];
     wanted.extend(build_haproxy(&seen.migration, traffic, agent_image));
     let mut actions = plan_apply(seen, wanted);
-    actions.extend(plan_mounted(seen, &routing, pace(seen, &routing))?);
+    actions.extend(plan_mounted(seen, &routing)?);
     Ok(actions)
 }
 
@@ -151,17 +145,8 @@ pub fn plan_readers(seen: &Snapshot, primary: &Member) -> Vec<Action> {
         actions.push(Action::Apply(Box::new(build_routing(&seen.migration, &wanted))));
     }
     // Where there is no place for it, the gate tells so.
-    actions.extend(plan_mounted(seen, &wanted, pace(seen, &wanted)).unwrap_or_default());
+    actions.extend(plan_mounted(seen, &wanted).unwrap_or_default());
     actions
-}
-
-/// How soon the kubelet is asked again: at once where this routing is only being written.
-fn pace(seen: &Snapshot, routing: &Desired) -> SignedDuration {
-    if seen.traffic.routing.as_ref() == Some(routing) {
-        REFRESH_AT_LEISURE
-    } else {
-        REFRESH_AT_ONCE
-    }
 }
 
 /// A change of the routing after the operator had written it.
@@ -189,22 +174,6 @@ pub fn find_drift(seen: &Snapshot) -> Option<Drift<'_>> {
     find_drift_in_place(seen)
 }
 
-/// Who changed the routing in the user's ConfigMap after the operator had written the present one there.
-fn find_drift_in_place(seen: &Snapshot) -> Option<Drift<'_>> {
-    let routing = seen.traffic.routing.as_ref()?;
-    match &seen.traffic.placed {
-        Placed::Seen { generation, editor, .. } if *generation == Some(routing.generation) => {
-            let own = find_own_config_map(seen)?;
-            plan_placement(seen, own, routing).ok()??;
-            Some(Drift {
-                by: editor.as_deref().unwrap_or("somebody"),
-                config_map: Some(&own.name),
-            })
-        }
-        _ => None,
-    }
-}
-
 /// Whether one of these actions puts the routing right.
 #[must_use]
 pub fn writes_routing(seen: &Snapshot, actions: &[Action]) -> bool {
@@ -214,107 +183,6 @@ pub fn writes_routing(seen: &Snapshot, actions: &[Action]) -> bool {
         Action::Place(_) => true,
         _ => false,
     })
-}
-
-fn find_own_config_map(seen: &Snapshot) -> Option<&OwnConfigMap> {
-    seen.migration
-        .spec
-        .traffic
-        .as_ref()?
-        .haproxy
-        .mounted()?
-        .config_map
-        .as_ref()
-}
-
-/// What brings a routing to pods without an agent, besides its being written: nothing where they run it. The kubelet is asked again where it may
-/// have looked too early, `again` after the last time.
-///
-/// # Errors
-/// The ConfigMap of the user's has no place for it, as a sentence.
-fn plan_mounted(seen: &Snapshot, routing: &Desired, again: SignedDuration) -> Result<Vec<Action>, String> {
-    let haproxy = seen.migration.spec.traffic.as_ref().map(|traffic| &traffic.haproxy);
-    if haproxy.and_then(Haproxy::mounted).is_none() {
-        return Ok(Vec::new());
-    }
-    let mut actions = Vec::new();
-    if let Some(own) = find_own_config_map(seen) {
-        actions.extend(plan_placement(seen, own, routing)?.map(|placement| Action::Place(Box::new(placement))));
-    }
-    let is_due = |pod: &&ProxyPod| {
-        let runs = pod
-            .report
-            .as_ref()
-            .is_some_and(|report| report.is_running(routing.generation));
-        !runs && pod.refreshed.is_none_or(|at| seen.now.duration_since(at) >= again)
-    };
-    let pods: Vec<String> = seen
-        .traffic
-        .pods
-        .iter()
-        .filter(is_due)
-        .map(|pod| pod.name.clone())
-        .collect();
-    if !pods.is_empty() {
-        actions.push(Action::Refresh { pods });
-    }
-    Ok(actions)
-}
-
-/// What is to be written into the ConfigMap of the user's; nothing where it says so already.
-fn plan_placement(seen: &Snapshot, own: &OwnConfigMap, routing: &Desired) -> Result<Option<Placement>, String> {
-    let name = &own.name;
-    let (resource_version, present, generation) = match &seen.traffic.placed {
-        Placed::Unknown => return Ok(None),
-        Placed::Missing => return Err(format!("ConfigMap {name}, for the routes, is not there: create it")),
-        Placed::Seen {
-            resource_version,
-            text,
-            generation,
-            ..
-        } => (resource_version, text, generation),
-    };
-    let text = match (own.part, present) {
-        (Part::Key, Some(present))
-            if generation.is_none() && !present.trim().is_empty() && !present.starts_with(MARK) =>
-        {
-            return Err(format!(
-                "ConfigMap {name}, key {}, has something of yours in it: name a key that is empty or not there, or use part: Block",
-                own.key
-            ));
-        }
-        (Part::Key, _) => routing.configuration.clone(),
-        (Part::Block, None) => {
-            return Err(format!(
-                "ConfigMap {name}, for the routes, has no key {}: add it",
-                own.key
-            ));
-        }
-        (Part::Block, Some(present)) => {
-            let migration = seen.migration.metadata.name.as_deref().unwrap_or_default();
-            let configuration = Configuration::parse(&routing.configuration)?;
-            replace_block(present, migration, &configuration)
-                .map_err(|because| format!("ConfigMap {name}, key {}: {because}", own.key))?
-        }
-    };
-    Ok((present.as_ref() != Some(&text)).then(|| Placement {
-        config_map: name.clone(),
-        key: own.key.clone(),
-        text,
-        generation: routing.generation,
-        resource_version: resource_version.clone(),
-    }))
-}
-
-/// Whether there is a place for the routing in the ConfigMap of the user's, as far as it was looked at.
-///
-/// # Errors
-/// There is none, as a sentence.
-pub fn ensure_place(seen: &Snapshot, routing: &Configuration) -> Result<(), String> {
-    match find_own_config_map(seen) {
-        Some(own) => plan_placement(seen, own, &Desired::from(routing)).map(|_| ()),
-        None => Ok(()),
-    }
 }
 
 /// The generation of a running switchover's routing, and what applies it where the cluster has another. It is `first`, unless somebody wrote a
@@ -333,12 +201,12 @@ pub fn plan_switch(seen: &Snapshot, primary: &Member, first: u64, state: State) 
         && find_drift_in_place(seen).is_none()
         && *routing == Desired::from(&plan_configuration(seen, primary, highest, state)?)
     {
-        return Ok((highest, plan_mounted(seen, routing, REFRESH_AT_ONCE)?));
+        return Ok((highest, plan_mounted_at_once(seen, routing)?));
     }
     let generation = first.max(highest + 1);
     let routing = Desired::from(&plan_configuration(seen, primary, generation, state)?);
     let mut actions = vec![Action::Apply(Box::new(build_routing(&seen.migration, &routing)))];
-    actions.extend(plan_mounted(seen, &routing, REFRESH_AT_ONCE)?);
+    actions.extend(plan_mounted_at_once(seen, &routing)?);
     Ok((generation, actions))
 }
 

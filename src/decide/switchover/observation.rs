@@ -9,10 +9,11 @@ use crate::{
     api::{DesiredPhase, LongTransactions, OnPauseTimeout, Proof, Side, Step},
     decide::{
         members::{conninfo_between, is_told_to_follow, plan_labels},
+        mounted::ensure_place,
         poolers::{find_busy, find_unseen, list_left_paused, list_paused, list_serving},
         routing::{
-            ensure_place, find_laggards, find_unproven, has_held_routes, is_led_by_one, plan_configuration,
-            plan_switch, without_silent,
+            find_laggards, find_unproven, has_held_routes, is_led_by_one, plan_configuration, plan_switch,
+            without_silent,
         },
     },
     haproxy::State,
