@@ -21,7 +21,7 @@ use crate::{
     config::OperatorArgs,
     http,
     lease::Lease,
-    observe::{Inventories, Leads, Sessions},
+    observe::{Inventories, Leads, Refreshes, Sessions},
     reconcile::{Context, Error, reconcile},
     report::{Events, Metrics},
 };
@@ -56,6 +56,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         sessions: Sessions::default(),
         leads: Leads::default(),
         inventories: Inventories::default(),
+        refreshes: Refreshes::default(),
         agent_image: args.image.clone(),
         lease: lease.clone(),
         events: Events::new(client.clone(), &args.pod),

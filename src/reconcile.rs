@@ -12,7 +12,7 @@ use crate::{
     crash::{self, Moment},
     decide::{Advance, Decided, Decision, Effect, decide},
     lease::Lease,
-    observe::{Focus, Inventories, Leads, Remembered, Sessions, Snapshot, observe},
+    observe::{Focus, Inventories, Leads, Refreshes, Remembered, Sessions, Snapshot, observe},
     report::{Events, Metrics, build_status, describe_change, needs_person, write_status},
 };
 
@@ -35,6 +35,8 @@ pub struct Context {
     pub leads: Leads,
     /// What the source said of its machine.
     pub inventories: Inventories,
+    /// When the kubelet was asked for what HAProxy pods mount.
+    pub refreshes: Refreshes,
     /// Image for the agent beside HAProxy.
     pub agent_image: String,
     /// The right to act.
@@ -187,6 +189,7 @@ async fn turn(
                 client: &context.client,
                 lease: &context.lease,
                 sessions: &context.sessions,
+                refreshes: &context.refreshes,
                 credentials: kept.credentials(),
                 seen: &snapshot,
                 read,
@@ -257,6 +260,7 @@ async fn look(
         &context.sessions,
         &context.leads,
         &context.inventories,
+        &context.refreshes,
         migration,
         kept,
     ))

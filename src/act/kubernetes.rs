@@ -1,7 +1,5 @@
 //! Actions on the API server.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -14,19 +12,16 @@ use kube::{
     core::DynamicObject,
 };
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{API_DEADLINE, Error};
 use crate::{
     api::{ANNOTATION_GENERATION, ANNOTATION_REFRESHED, ClusterMigration, FIELD_MANAGER, FINALIZER, LABEL_ROLE},
     decide::Placement,
-    observe::Member,
+    observe::{Member, Refreshes},
     postgres::MemberName,
     resources::{Kind, Wanted},
 };
-
-/// The pause after the kubelet could not be asked.
-const NOT_ASKED: Duration = Duration::from_secs(1);
 
 async fn within<T>(what: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     match timeout(API_DEADLINE, call).await {
@@ -60,7 +55,7 @@ pub(super) async fn place(client: &Client, migration: &ClusterMigration, placeme
     let patch = Patch::Merge(json!({
         "metadata": {
             "resourceVersion": placement.resource_version,
-            "annotations": {ANNOTATION_GENERATION: placement.generation.to_string()},
+            "annotations": {ANNOTATION_GENERATION: format!("{}@{}", placement.key, placement.generation)},
         },
         "data": {&placement.key: placement.text},
     }));
@@ -76,23 +71,26 @@ pub(super) async fn place(client: &Client, migration: &ClusterMigration, placeme
     Ok(())
 }
 
-/// Makes the kubelet look for what these pods mount. It looks by itself as well, only later: where it cannot be asked, nothing else waits for
-/// that but a moment, before it is asked again.
-pub(super) async fn refresh(client: &Client, migration: &ClusterMigration, names: &[String], now: Timestamp) {
+/// Makes the kubelet look for what these pods mount. It looks by itself as well, only later: where it cannot be asked, that is remembered like an
+/// answer, and nothing waits for it.
+pub(super) async fn refresh(
+    client: &Client,
+    migration: &ClusterMigration,
+    refreshes: &Refreshes,
+    names: &[String],
+    now: Timestamp,
+) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(migration));
     let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION_REFRESHED: now.to_string()}}}));
     let parameters = PatchParams::default();
     let patched = names.iter().map(async |name| {
+        refreshes.note(namespace(migration), name, now);
         let what = format!("the annotation of pod {name}");
-        let patched = within(&what, pods.patch(name, &parameters, &patch)).await;
-        if let Err(error) = &patched {
+        if let Err(error) = within(&what, pods.patch(name, &parameters, &patch)).await {
             tracing::warn!(%error, "the kubelet was not asked for what the pod mounts");
         }
-        patched.is_ok()
     });
-    if join_all(patched).await.contains(&false) {
-        sleep(NOT_ASKED).await;
-    }
+    join_all(patched).await;
 }
 
 /// Labels the pod of a member with its observed role, by which the Services find it.

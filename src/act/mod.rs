@@ -16,7 +16,7 @@ use crate::{
     api::{ClusterMigration, Marker, Rehearsal, RewindStatus},
     decide::Action,
     lease::Lease,
-    observe::{Credentials, Sessions, Snapshot},
+    observe::{Credentials, Refreshes, Sessions, Snapshot},
     postgres::Lsn,
 };
 
@@ -100,6 +100,8 @@ pub struct Actor<'a> {
     pub lease: &'a Lease,
     /// Sessions to the servers.
     pub sessions: &'a Sessions,
+    /// When the kubelet was asked for what pods mount.
+    pub refreshes: &'a Refreshes,
     /// Logins; none while the Secrets are unusable.
     pub credentials: Option<&'a Credentials>,
     /// What the decision was made from.
@@ -130,7 +132,7 @@ impl Actor<'_> {
             Action::Apply(object) => kubernetes::apply(self.client, self.migration(), object).await,
             Action::Place(placement) => kubernetes::place(self.client, self.migration(), placement).await,
             Action::Refresh { pods } => {
-                kubernetes::refresh(self.client, self.migration(), pods, self.seen.now).await;
+                kubernetes::refresh(self.client, self.migration(), self.refreshes, pods, self.seen.now).await;
                 Ok(())
             }
             Action::BeginSeeding {

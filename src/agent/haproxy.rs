@@ -27,6 +27,8 @@ const RELOAD: Duration = Duration::from_secs(10);
 const NAMED: usize = 20;
 /// Time for servers to lead where they were told to, before HAProxy is reloaded instead.
 const LED: Duration = Duration::from_millis(100);
+/// When sessions that were to end are looked for again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How often HAProxy is asked while clients wait for it.
 const POLL: Duration = Duration::from_millis(3);
 
@@ -257,8 +259,9 @@ impl Haproxy {
             ),
             Err(error) => warn!(%error, "sessions of static routes could not be ended"),
         }
-        // Until a look finds none.
-        self.draining.extend(due);
+        // Until a look finds none. What cannot be ended is no reason to ask all the time.
+        let again = due.into_iter().map(|(_, route)| (now + AGAIN, route));
+        self.draining.extend(again);
     }
 
     /// Leads the servers of the running process to where they are wanted, reads that back, and only then lets clients in. Says whether it

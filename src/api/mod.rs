@@ -53,7 +53,7 @@ pub const LABEL_ROLE: &str = "pgmitosis.dev/role";
 pub const LABEL_COMPONENT: &str = "pgmitosis.dev/component";
 /// Annotation: hash of what the operator last applied, so that an unchanged object is not written again.
 pub const ANNOTATION_HASH: &str = "pgmitosis.dev/applied-hash";
-/// Annotation on a ConfigMap of the user's: generation of the routing that the operator wrote into it last.
+/// Annotation on a ConfigMap of the user's: `KEY@GENERATION` of the routing that the operator wrote into it last.
 pub const ANNOTATION_GENERATION: &str = "pgmitosis.dev/generation";
 /// Annotation on a HAProxy pod without an agent: when the operator last made the kubelet look for what the pod mounts.
 pub const ANNOTATION_REFRESHED: &str = "pgmitosis.dev/refreshed-at";

@@ -403,9 +403,12 @@ impl Check {
         self.facts().can_be_accepted
     }
 
-    /// Whether its finding makes the copy one that must not become primary, also where it is found late.
+    /// Whether with its finding the copy must not become primary, also where it is found late.
     pub(super) const fn spoils_the_copy(self) -> bool {
-        matches!(self, Self::CollationVersion | Self::Locale | Self::ExtensionMissing)
+        matches!(
+            self,
+            Self::TargetImage | Self::CollationVersion | Self::Locale | Self::ExtensionMissing | Self::ImageNotCompared
+        )
     }
 
     /// The check of an identity.

@@ -65,7 +65,9 @@ pub fn decide_ending(seen: &Snapshot) -> Decision {
         "nothing is left on the source".to_owned()
     };
     let last = told("readers are led to the standbys that follow".to_owned());
-    if let [primary] = seen.primaries()[..]
+    // A ConfigMap of the user's that cannot be written keeps nothing from going.
+    if since < PATIENCE
+        && let [primary] = seen.primaries()[..]
         && let Some(decision) = decide_readers(seen, primary.name.as_str(), &last)
     {
         return decision;

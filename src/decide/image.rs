@@ -50,25 +50,58 @@ pub fn find_probe(seen: &Snapshot) -> Option<&JobState> {
 
 /// The probe, where there is none for what the source uses now, or, where that is accepted, for an image of which nothing is known but that.
 pub fn plan_probe(seen: &Snapshot) -> Option<Action> {
-    let is_due = match &seen.inventory {
-        Listed::NotYet => false,
-        Listed::Seen(_) => true,
-        Listed::Failed(_) => {
-            let accepted = Check::ImageNotCompared.as_str();
-            seen.migration.spec.acknowledged.iter().any(|id| id == accepted)
-        }
-    };
     let inventory = inventory(seen);
     let key = (Kind::Job, probe_name(&seen.migration, &inventory));
-    (is_due && !seen.objects.applied.contains_key(&key))
+    (is_comparable(seen) && !seen.objects.applied.contains_key(&key))
         .then(|| Action::Apply(Box::new(build_probe(&seen.migration, &inventory))))
 }
 
-/// A finding for which the copy must not become primary, as far as it was not accepted.
-pub fn find_spoiling(findings: &[Finding]) -> Option<&Finding> {
-    findings.iter().find(|finding| {
+/// What is known of whether the copy may become primary, as far as its image is concerned.
+pub enum Fitness<'a> {
+    /// It may.
+    Fit,
+    /// What the source uses, or what the image has of that, is not known yet; with what is waited for.
+    Unknown(&'static str),
+    /// The image is to be compared with what the source uses by now.
+    Uncompared(Action),
+    /// It must not, for this.
+    Unfit(&'a Finding),
+}
+
+/// Whether the copy may become primary with the image that it runs. What was accepted is known, and what is not known is not taken for fit.
+pub fn judge_fitness<'a>(seen: &Snapshot, findings: &'a [Finding]) -> Fitness<'a> {
+    let counts = |finding: &&Finding| {
         finding.severity == Severity::Block && Check::find(&finding.check).is_some_and(Check::spoils_the_copy)
-    })
+    };
+    if let Some(finding) = findings.iter().find(counts) {
+        return Fitness::Unfit(finding);
+    }
+    if seen.inventory == Listed::NotYet {
+        return Fitness::Unknown("what the source uses of its machine is read");
+    }
+    if let Some(probe) = plan_probe(seen) {
+        return Fitness::Uncompared(probe);
+    }
+    match find_probe(seen) {
+        None | Some(JobState::Running(_)) if is_comparable(seen) => {
+            Fitness::Unknown("a probe compares the target's image with what the source uses")
+        }
+        _ => Fitness::Fit,
+    }
+}
+
+/// Whether there is, or will be, a probe for what the source uses.
+fn is_comparable(seen: &Snapshot) -> bool {
+    match seen.inventory {
+        Listed::Seen(_) => true,
+        Listed::NotYet => false,
+        Listed::Failed(_) => is_accepted(seen),
+    }
+}
+
+fn is_accepted(seen: &Snapshot) -> bool {
+    let accepted = Check::ImageNotCompared.as_str();
+    seen.migration.spec.acknowledged.iter().any(|id| id == accepted)
 }
 
 /// What the image lacks, as findings.
@@ -380,17 +413,58 @@ mod tests {
         );
     }
 
+    /// What is decided on a copy whose image lacks this, and of which this was accepted.
+    fn judge(lacks: &Value, accepted: &str, change: fn(&mut World)) -> String {
+        let mut world = World::new(DesiredPhase::Switched).probed(&uses(), lacks);
+        world.seen.migration.spec.acknowledged = vec![accepted.to_owned()];
+        change(&mut world);
+        let source = world.seen.member("a1").unwrap().server().unwrap();
+        let mut findings = find_in_image(&world.seen, source);
+        crate::decide::check::accept(&mut findings, &world.seen.migration.spec.acknowledged);
+        match judge_fitness(&world.seen, &findings) {
+            Fitness::Fit => "fit".to_owned(),
+            Fitness::Unknown(_) => "unknown".to_owned(),
+            Fitness::Uncompared(_) => "uncompared".to_owned(),
+            Fitness::Unfit(finding) => finding.check.clone(),
+        }
+    }
+
     #[test]
     fn what_spoils_a_copy_keeps_a_switch_from_beginning_until_it_is_accepted() {
-        let find = |lacks: &Value| {
-            let world = World::new(DesiredPhase::Switched).probed(&uses(), lacks);
-            find_in_image(&world.seen, world.seen.member("a1").unwrap().server().unwrap())
+        let nothing: fn(&mut World) = |_| {};
+        let lacks = json!({"extensions": {"hstore": null}});
+        assert_eq!(judge(&json!({"extensions": {"hstore": "1.9"}}), "", nothing), "fit");
+        assert_eq!(judge(&lacks, "", nothing), "extension-missing");
+        assert_eq!(judge(&lacks, "extension-missing", nothing), "fit");
+    }
+
+    #[test]
+    fn what_is_not_known_of_an_image_is_not_taken_for_good() {
+        let none = json!({});
+        assert_eq!(
+            judge(&none, "", |world| world.seen.inventory = Listed::NotYet),
+            "unknown"
+        );
+        // Something was made on the source since, or the Job's time is over.
+        assert_eq!(
+            judge(&none, "", |world| world.seen.objects.applied.clear()),
+            "uncompared"
+        );
+        let running: fn(&mut World) = |world| {
+            for job in world.seen.objects.jobs.values_mut() {
+                *job = JobState::Running(None);
+            }
         };
-        assert!(find_spoiling(&find(&json!({"extensions": {"hstore": "1.9"}}))).is_none());
-        let mut findings = find(&json!({"extensions": {"hstore": null}}));
-        assert_eq!(find_spoiling(&findings).unwrap().check, "extension-missing");
-        crate::decide::check::accept(&mut findings, &["extension-missing".to_owned()]);
-        assert!(find_spoiling(&findings).is_none());
+        assert_eq!(judge(&none, "", running), "unknown");
+        let failed: fn(&mut World) = |world| {
+            for job in world.seen.objects.jobs.values_mut() {
+                *job = JobState::Failed(String::new());
+            }
+        };
+        assert_eq!(judge(&none, "", failed), "target-image");
+        let unread: fn(&mut World) = |world| world.seen.inventory = Listed::Failed("no login".to_owned());
+        assert_eq!(judge(&none, "", unread), "image-not-compared");
+        assert_eq!(judge(&none, "image-not-compared", unread), "fit");
     }
 
     #[test]

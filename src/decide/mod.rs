@@ -37,9 +37,11 @@ pub use routing::{Drift, find_drift, writes_routing};
 pub use switchover::{Answer, Effect, Observation, Row, TABLE, phase_of, render};
 pub use way_back::way_back_until;
 
+use image::Fitness;
+
 use crate::{
     api::{DesiredPhase, Finding, Outcome, Phase, Reason, Side, Step},
-    observe::{Listed, Snapshot},
+    observe::Snapshot,
 };
 
 /// How long nothing is done when clients were just released: they log in anew now, and need the servers for that.
@@ -60,6 +62,24 @@ impl Decision {
             Self::Wait { .. } => "Wait",
             Self::Halt { .. } => "Halt",
         }
+    }
+
+    /// Whether it does or waits for nothing but the marker by which lag is judged.
+    fn is_about_marker(&self) -> bool {
+        match self {
+            Self::Act { actions, .. } => matches!(actions.as_slice(), [Action::WriteMarker { .. }]),
+            Self::Wait { told, .. } => told.message == replicate::MARKER_ON_ITS_WAY,
+            Self::Advance(_) | Self::Halt { .. } => false,
+        }
+    }
+
+    /// The same, telling something else.
+    fn with(mut self, other: Told) -> Self {
+        match &mut self {
+            Self::Act { told, .. } | Self::Wait { told, .. } | Self::Halt { told } => *told = other,
+            Self::Advance(_) => {}
+        }
+        self
     }
 
     /// When to look again at the latest; at once after an action or a step.
@@ -190,9 +210,24 @@ fn decide_at_source(seen: &Snapshot, agent_image: &str, findings: &[Finding]) ->
             _ => decision,
         };
     }
-    let pair = match replicate::decide_replicate(seen, agent_image) {
-        Ok(pair) => pair,
-        Err(decision) => return decision,
+    let goes_there = matches!(desired, DesiredPhase::Replicating | DesiredPhase::Switched);
+    let fitness = if goes_there {
+        image::judge_fitness(seen, findings)
+    } else {
+        Fitness::Fit
+    };
+    let unfit = |finding: &Finding| {
+        let message = format!(
+            "the target must not become primary as it is: {}: {}",
+            finding.message, finding.remedy
+        );
+        Told::new(home, Reason::PreflightFailed, message)
+    };
+    let pair = match (replicate::decide_replicate(seen, agent_image), &fitness) {
+        (Ok(pair), _) => pair,
+        // The marker goes on, and says nothing else meanwhile.
+        (Err(decision), Fitness::Unfit(finding)) if decision.is_about_marker() => return decision.with(unfit(finding)),
+        (Err(decision), _) => return decision,
     };
     if desired == DesiredPhase::Replicating
         && let Some(decision) = rehearsal::decide_rehearsal(seen)
@@ -203,33 +238,26 @@ fn decide_at_source(seen: &Snapshot, agent_image: &str, findings: &[Finding]) ->
         told: Told::new(home, Reason::Synchronized, message),
         recheck: Duration::from_secs(2),
     };
-    if matches!(desired, DesiredPhase::Replicating | DesiredPhase::Switched)
-        && let Some(spoiling) = image::find_spoiling(findings)
-    {
-        return Decision::Halt {
-            told: Told::new(
-                home,
-                Reason::PreflightFailed,
-                format!(
-                    "{} follows, and must not become primary as it is: {}: {}",
-                    pair.follower, spoiling.message, spoiling.remedy
+    match fitness {
+        Fitness::Unfit(finding) => return Decision::Halt { told: unfit(finding) },
+        Fitness::Uncompared(probe) => {
+            return Decision::Act {
+                actions: vec![probe],
+                effect: None,
+                told: Told::new(
+                    home,
+                    Reason::Synchronized,
+                    "the target's image is compared with what the source uses by now",
                 ),
-            ),
-        };
-    }
-    if desired == DesiredPhase::Replicating
-        && matches!(seen.inventory, Listed::Seen(_))
-        && let Some(probe) = image::plan_probe(seen)
-    {
-        return Decision::Act {
-            actions: vec![probe],
-            effect: None,
-            told: Told::new(
-                home,
-                Reason::Synchronized,
-                "the target's image is compared with what the source uses by now",
-            ),
-        };
+            };
+        }
+        Fitness::Unknown(what) if desired == DesiredPhase::Switched => {
+            return Decision::Wait {
+                told: Told::new(home, Reason::Synchronized, format!("before the switchover, {what}")),
+                recheck: Duration::from_millis(500),
+            };
+        }
+        Fitness::Unknown(_) | Fitness::Fit => {}
     }
     match (desired, home) {
         (DesiredPhase::Switched, _) => begin_unless_consumed(seen, &pair),

@@ -70,6 +70,12 @@ fn plan(seen: &Snapshot, routing: &Desired, again: SignedDuration) -> Result<Vec
     Ok(actions)
 }
 
+/// Whether there is more than blanks and comments in a file of HAProxy.
+fn has_lines(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim);
+    lines.any(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
 /// What is to be written into the ConfigMap of the user's; nothing where it says so already.
 fn plan_placement(seen: &Snapshot, own: &OwnConfigMap, routing: &Desired) -> Result<Option<Placement>, String> {
     let name = &own.name;
@@ -84,9 +90,7 @@ fn plan_placement(seen: &Snapshot, own: &OwnConfigMap, routing: &Desired) -> Res
         } => (resource_version, text, generation),
     };
     let text = match (own.part, present) {
-        (Part::Key, Some(present))
-            if generation.is_none() && !present.trim().is_empty() && !present.starts_with(MARK) =>
-        {
+        (Part::Key, Some(present)) if generation.is_none() && !present.starts_with(MARK) && has_lines(present) => {
             return Err(format!(
                 "ConfigMap {name}, key {}, has something of yours in it: name a key that is empty or not there, or use part: Block",
                 own.key

@@ -20,6 +20,8 @@ use crate::{
 const MARKER_EVERY: f64 = 5.0;
 /// Age of a marker in seconds at which the leader lags when it has not replayed it.
 const MARKER_PATIENCE: f64 = 10.0;
+/// What is told before that.
+pub const MARKER_ON_ITS_WAY: &str = "a marker is on its way to the leader";
 
 /// The other side follows, so that it can take over.
 pub struct Synchronized {
@@ -213,7 +215,7 @@ fn decide_marker(seen: &Snapshot, home: Phase, primary: &MemberName, replayed: O
             ),
         )
     } else {
-        (Reason::Starting, "a marker is on its way to the leader".to_owned())
+        (Reason::Starting, MARKER_ON_ITS_WAY.to_owned())
     };
     Err(Decision::Wait {
         told: Told::new(home, reason, message),

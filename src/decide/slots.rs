@@ -13,8 +13,7 @@ const OURS: &str = "mitosis_";
 /// What keeps too much, or too little, as findings.
 pub fn find_in_slots(seen: &Snapshot) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Ok(from) = choose_clone_source(seen)
-        && from.side == Side::Source
+    if let Some(from) = find_keeper(seen)
         && let Some(server) = from.server().filter(|server| limit(server).is_none())
     {
         findings.push(find_unbounded(from, server));
@@ -25,6 +24,21 @@ pub fn find_in_slots(seen: &Snapshot) -> Vec<Finding> {
         findings.extend(ours.filter_map(|slot| find_at_risk(member, server, slot)));
     }
     findings
+}
+
+/// The server of the source that keeps WAL for the leader, or will.
+fn find_keeper(seen: &Snapshot) -> Option<&Member> {
+    if seen.primaries().iter().any(|primary| primary.side == Side::Target) {
+        return None;
+    }
+    let slot = seen.leader()?.name.slot();
+    let has_it = |member: &&Member| member.server().is_some_and(|server| server.has_slot(slot.as_str()));
+    let chosen = || {
+        choose_clone_source(seen)
+            .ok()
+            .filter(|member| member.side == Side::Source)
+    };
+    seen.side(Side::Source).find(has_it).or_else(chosen)
 }
 
 /// Bytes that a server keeps for a slot at most; nothing where there is no limit.
@@ -45,7 +59,7 @@ fn find_unbounded(member: &Member, server: &Server) -> Finding {
         ),
         format!(
             "run ALTER SYSTEM SET max_slot_wal_keep_size = '50GB' (what its disk can spare) and SELECT pg_reload_conf() on {}; a target that \
-             falls behind further is then cloned anew",
+             falls behind further then has to be cloned anew",
             member.name
         ),
     )
@@ -71,8 +85,12 @@ fn find_at_risk(member: &Member, server: &Server, slot: &Slot) -> Option<Finding
     Some(Check::SlotAtRisk.finding(
         Some(member),
         message,
-        "see what keeps its standby from following (status.members, status.lag), and raise max_slot_wal_keep_size while that lasts; a standby \
-         whose WAL is gone is cloned anew",
+        format!(
+            "see what keeps its standby from following (status.members, status.lag), and raise max_slot_wal_keep_size while that lasts. A standby \
+             whose WAL is gone follows no more: run SELECT pg_drop_replication_slot('{}') on {}, and delete the standby's StatefulSet, \
+             PersistentVolumeClaim and Job to have it cloned anew",
+            slot.name, member.name
+        ),
     ))
 }
 

@@ -12,13 +12,14 @@ use super::{Credentials, Listed, Member};
 use crate::{
     address::Address,
     api::{ClusterMigration, Side},
-    postgres::{Server, fetch_listing},
+    postgres::{Login, Server, fetch_listing},
 };
 
 /// How long an answer counts.
 const KEPT: Duration = Duration::from_mins(5);
-/// How long the first failure counts; each further one counts twice as long as the one before, up to [`KEPT`].
+/// How long the first failure counts; each further one counts twice as long as the one before, up to half a minute.
 const DOUBTED: Duration = Duration::from_secs(5);
+const DOUBTED_AT_MOST: Duration = Duration::from_secs(30);
 /// How long all databases may take.
 const ANSWER: Duration = Duration::from_mins(1);
 
@@ -28,10 +29,12 @@ struct Answer {
     at: Instant,
     listed: Listed,
     counts_for: Duration,
-    is_asked_again: bool,
+    /// When it was asked anew, for as long as no answer came.
+    asked: Option<Instant>,
 }
 
-type Answers = HashMap<Address, Answer>;
+/// By who asks, and whom.
+type Answers = HashMap<(Login, Address), Answer>;
 
 /// What sources said lately.
 #[derive(Clone, Default)]
@@ -53,59 +56,53 @@ impl Inventories {
         };
         let record = migration.status.as_ref().and_then(|status| status.switchover.as_ref());
         let is_switching = record.is_some_and(|record| !record.step.is_terminal());
+        let key = (credentials.of(member.side).clone(), member.address.clone());
         let mut known = self.lock();
-        let answer = known.entry(member.address.clone()).or_insert_with(|| Answer {
+        let answer = known.entry(key.clone()).or_insert_with(|| Answer {
             at: Instant::now(),
             listed: Listed::NotYet,
             counts_for: Duration::ZERO,
-            is_asked_again: false,
+            asked: None,
         });
-        let is_due = answer.at.elapsed() >= answer.counts_for && !answer.is_asked_again;
-        if is_due && !is_switching {
-            answer.is_asked_again = true;
-            let (this, member) = (self.clone(), member.clone());
-            let login = credentials.of(member.side).clone();
+        // One that is asked for so long will not answer any more.
+        let is_asked = answer.asked.is_some_and(|asked| asked.elapsed() < ANSWER * 2);
+        if !is_asked && !is_switching && answer.at.elapsed() >= answer.counts_for {
+            answer.asked = Some(Instant::now());
+            let (this, name) = (self.clone(), member.name.clone());
             tokio::spawn(async move {
-                let listing = timeout(ANSWER, fetch_listing(&login, &member.address)).await;
-                this.take(
-                    &member.address,
-                    match listing {
-                        Ok(Ok(listing)) => Listed::Seen(Box::new(listing)),
-                        Ok(Err(error)) => Listed::Failed(format!("on {}, {error}", member.name)),
-                        Err(_) => Listed::Failed(format!(
-                            "the databases of {} did not all answer within {} s",
-                            member.name,
-                            ANSWER.as_secs()
-                        )),
-                    },
-                );
+                let listed = match timeout(ANSWER, fetch_listing(&key.0, &key.1)).await {
+                    Ok(Ok(listing)) => Listed::Seen(Box::new(listing)),
+                    Ok(Err(error)) => Listed::Failed(format!("on {name}, {error}")),
+                    Err(_) => Listed::Failed(format!(
+                        "the databases of {name} did not all answer within {} s",
+                        ANSWER.as_secs()
+                    )),
+                };
+                this.take(key, listed);
             });
         }
         answer.listed.clone()
     }
 
-    fn take(&self, address: &Address, listed: Listed) {
+    /// Keeps an answer. Where one fails, what was said before counts on.
+    fn take(&self, key: (Login, Address), listed: Listed) {
         let mut known = self.lock();
-        let failed_for = match known.get(address) {
-            Some(Answer {
-                listed: Listed::Failed(_),
-                counts_for,
-                ..
-            }) => (*counts_for * 2).min(KEPT),
-            _ => DOUBTED,
-        };
-        let counts_for = if matches!(listed, Listed::Failed(_)) {
-            failed_for
-        } else {
-            KEPT
+        let former = known.get(&key).map(|answer| (answer.listed.clone(), answer.counts_for));
+        let (listed, counts_for) = match (listed, former) {
+            (Listed::Failed(_), Some((former @ Listed::Seen(_), _))) => (former, DOUBTED_AT_MOST),
+            (failed @ Listed::Failed(_), Some((Listed::Failed(_), counted))) => {
+                (failed, (counted * 2).min(DOUBTED_AT_MOST))
+            }
+            (failed @ Listed::Failed(_), _) => (failed, DOUBTED),
+            (seen, _) => (seen, KEPT),
         };
         let answer = Answer {
             at: Instant::now(),
             listed,
             counts_for,
-            is_asked_again: false,
+            asked: None,
         };
-        known.insert(address.clone(), answer);
+        known.insert(key, answer);
     }
 
     fn lock(&self) -> MutexGuard<'_, Answers> {

@@ -153,7 +153,7 @@ fn read_placed(config: &ConfigMap, key: &str) -> Placed {
         generation: config
             .annotations()
             .get(ANNOTATION_GENERATION)
-            .and_then(|text| text.parse().ok()),
+            .and_then(|text| text.strip_prefix(key)?.strip_prefix('@')?.parse().ok()),
         editor: read_editor(config, |data| data.get(&field).is_some()),
     }
 }

@@ -7,6 +7,7 @@ mod layout;
 mod members;
 mod poolers;
 mod proxies;
+mod refreshes;
 mod secrets;
 mod snapshot;
 mod traffic;
@@ -24,6 +25,7 @@ pub use layout::Misfit;
 pub use members::{Sessions, target_members};
 pub use poolers::{Pooler, PoolerPlace};
 pub use proxies::{Lead, Leads};
+pub use refreshes::Refreshes;
 pub use secrets::Credentials;
 pub use snapshot::{JobState, Listed, Member, Objects, Placed, ProxyPod, Sight, Snapshot, Traffic};
 
@@ -107,6 +109,7 @@ pub async fn observe(
     sessions: &Sessions,
     leads: &Leads,
     inventories: &Inventories,
+    refreshes: &Refreshes,
     migration: &ClusterMigration,
     remembered: Option<Remembered>,
 ) -> Result<(Snapshot, Remembered), Error> {
@@ -167,7 +170,7 @@ pub async fn observe(
         routing: routing.written,
         editor: routing.editor,
         placed: routing.placed,
-        pods: list_pods(&places, reports),
+        pods: list_pods(migration, &places, reports, refreshes),
         poolers,
     };
     let mut inventory = Listed::NotYet;
@@ -201,7 +204,13 @@ pub async fn observe(
 }
 
 /// The HAProxy pods with what they report.
-fn list_pods(places: &[ProxyPodPlace], mut reports: BTreeMap<String, Option<Report>>) -> Vec<ProxyPod> {
+fn list_pods(
+    migration: &ClusterMigration,
+    places: &[ProxyPodPlace],
+    mut reports: BTreeMap<String, Option<Report>>,
+    refreshes: &Refreshes,
+) -> Vec<ProxyPod> {
+    let namespace = migration.metadata.namespace.as_deref().unwrap_or_default();
     places
         .iter()
         .map(|place| ProxyPod {
@@ -214,7 +223,7 @@ fn list_pods(places: &[ProxyPodPlace], mut reports: BTreeMap<String, Option<Repo
             report: reports.remove(&place.name).flatten(),
             lead: Lead::default(),
             misfits: place.misfits.clone(),
-            refreshed: place.refreshed,
+            refreshed: place.refreshed.max(refreshes.last(namespace, &place.name)),
         })
         .collect()
 }

@@ -3,8 +3,8 @@
 use jiff::SignedDuration;
 
 use crate::{
-    api::{CatchUpSample, CatchUpStatus, Side},
-    observe::Snapshot,
+    api::{CatchUpSample, CatchUpStatus, Phase, Side},
+    observe::{Member, Snapshot},
     postgres::Lsn,
 };
 
@@ -18,7 +18,7 @@ pub fn build_catch_up(seen: &Snapshot, last: Option<&CatchUpStatus>) -> Option<C
     let [primary] = seen.primaries()[..] else {
         return None;
     };
-    let leader = seen.leader().filter(|_| primary.side == Side::Source)?;
+    let leader = find_follower(seen, primary)?;
     let (written, replayed) = (primary.server()?.lsn?, leader.server()?.lsn?);
     let here = CatchUpSample {
         time: seen.now,
@@ -33,7 +33,8 @@ pub fn build_catch_up(seen: &Snapshot, last: Option<&CatchUpStatus>) -> Option<C
     };
     let Some(last) = last else { return Some(first()) };
     let elapsed = seen.now.duration_since(last.sample.time);
-    if elapsed < APART {
+    let stands_still = last.sample.written == here.written && last.sample.replayed == here.replayed;
+    if elapsed < APART || (stands_still && written == replayed) {
         return Some(last.clone());
     }
     let since = |text: &str, now: Lsn| Some(now.bytes_after(text.parse::<Lsn>().ok()?));
@@ -61,12 +62,22 @@ pub fn build_catch_up(seen: &Snapshot, last: Option<&CatchUpStatus>) -> Option<C
     })
 }
 
+/// The leader, while it is to follow the source.
+fn find_follower<'a>(seen: &'a Snapshot, primary: &Member) -> Option<&'a Member> {
+    let is_over = seen
+        .migration
+        .status
+        .as_ref()
+        .is_some_and(|status| status.phase == Phase::Completed);
+    seen.leader().filter(|_| primary.side == Side::Source && !is_over)
+}
+
 /// Lag of the leader behind the primary, with how long it lasts where that is of interest.
 pub fn describe_lag(seen: &Snapshot, catch_up: Option<&CatchUpStatus>) -> Option<String> {
     let [primary] = seen.primaries()[..] else {
         return None;
     };
-    let leader = seen.leader().filter(|_| primary.side == Side::Source)?;
+    let leader = find_follower(seen, primary)?;
     let behind = primary.server()?.lsn?.bytes_after(leader.server()?.lsn?);
     if behind < FAR {
         return Some(format!("{behind} B"));

@@ -7,7 +7,7 @@ use mitosis::{
     api::{ClusterMigration, Proof, Side},
     decide::Action,
     lease::Lease,
-    observe::{Credentials, Member, Objects, Sessions, Sight, Snapshot, Traffic},
+    observe::{Credentials, Member, Objects, Refreshes, Sessions, Sight, Snapshot, Traffic},
     postgres::{Lsn, Session, fetch_server_switching, write_marker},
 };
 use tokio::time::Instant;
@@ -83,6 +83,7 @@ impl Place {
             client: &kube::Client::try_from(nowhere).unwrap(),
             lease: &self.lease,
             sessions: &self.sessions,
+            refreshes: &Refreshes::default(),
             credentials: Some(&self.credentials),
             seen: &self.seen,
             read: Instant::now().checked_sub(self.age).unwrap(),
