@@ -17,6 +17,8 @@ use crate::{
 
 /// How long an answer counts.
 const KEPT: Duration = Duration::from_mins(5);
+/// The same before anything is made: what a person cures is to be seen to be cured.
+const KEPT_BEFORE: Duration = Duration::from_secs(10);
 /// How long the first failure counts; each further one counts twice as long as the one before, up to half a minute.
 const DOUBTED: Duration = Duration::from_secs(5);
 const DOUBTED_AT_MOST: Duration = Duration::from_secs(30);
@@ -66,7 +68,16 @@ impl Inventories {
         });
         // One that is asked for so long will not answer any more.
         let is_asked = answer.asked.is_some_and(|asked| asked.elapsed() < ANSWER * 2);
-        if !is_asked && !is_switching && answer.at.elapsed() >= answer.counts_for {
+        let began = migration
+            .status
+            .as_ref()
+            .is_some_and(|status| status.system_identifier.is_some());
+        let counts_for = if began {
+            answer.counts_for
+        } else {
+            answer.counts_for.min(KEPT_BEFORE)
+        };
+        if !is_asked && !is_switching && answer.at.elapsed() >= counts_for {
             answer.asked = Some(Instant::now());
             let (this, name) = (self.clone(), member.name.clone());
             tokio::spawn(async move {

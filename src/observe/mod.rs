@@ -165,7 +165,11 @@ pub async fn observe(
     };
     let ((traffic, reports), poolers, (canary_replayed, fork)) =
         Box::pin(futures::future::join3(proxies, poolers, servers)).await;
-    let (routing, places) = traffic?;
+    let (mut routing, places) = traffic?;
+    if focus == Focus::Everything && reports.values().flatten().any(|report| report.conflict) {
+        // An agent saw what somebody wrote after it was read here: whose change it is would not be known, nor that there is one.
+        routing = kubernetes::fetch_routing(client, migration).await?;
+    }
     let mut traffic = Traffic {
         routing: routing.written,
         editor: routing.editor,
